@@ -1,4 +1,4 @@
-"""Tandem: a bare-metal Kubernetes cluster with two workers that survives the loss of one, and proves it with numbers."""
+"""Tandem: a bare-metal Kubernetes cluster with two workers that survives the loss of one, and proves it."""
 
 from __future__ import annotations
 

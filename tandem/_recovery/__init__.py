@@ -1,0 +1,1 @@
+"""The parts of `tandem.recovery`; import that module, not these."""

@@ -1,0 +1,170 @@
+"""Which profiles are refused or warned about, and why."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Final, Literal
+
+from tandem._recovery.model import Pace, bound_seconds
+from tandem._recovery.profiles import PROFILES, RecoveryProfile
+
+KUBELET_MAX_BACKOFF_SECONDS: Final = 7.0
+"""A kubelet that failed to renew waits 0.2 s, doubling, at most this long before it tries again (same file)."""
+
+REFLECTOR_BACKOFF_SECONDS: Final = 0.8
+"""client-go's reflector waits this long before it reconnects, doubling, each wait jittered by up to as much again."""
+
+LEADER_JITTER_FACTOR: Final = 1.2
+"""client-go refuses a renew deadline that is not above this times the retry period (tools/leaderelection)."""
+
+MIN_HEARTBEATS_PER_GRACE: Final = 4.0
+"""Fewer heartbeats than this within the grace period and one slow write makes a live node flap."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One judgement of `check`: `error` is to be refused unless the operator opts in by the rule's name."""
+
+    level: Literal["error", "warning"]
+    rule: str
+    message: str
+    fix: str
+
+    def __str__(self) -> str:
+        """The finding as one line for a terminal or a log."""
+        return f"{self.level}: {self.rule}: {self.message}. Way out: {self.fix}"
+
+
+def api_stall_seconds(recovery: RecoveryProfile) -> float:
+    """The longest that a short API outage can keep the controller-manager's view of a live node's heartbeat stale.
+
+    Outages that outlast the renew deadline D make the controller-manager exit and give every node a fresh grace period.
+    One that ends just before D can leave, at worst, kubelet in its longest back-off (7 s), or the controller-manager's
+    informer at the start of a reconnect wait: attempts fall after at least 0.8, 2.4, 5.6, 12 s, and the wait that
+    begins at the last of them before D lasts up to twice its nominal length. For D = 10 s that is 10 + 12.8 = 22.8 s,
+    which is what a simulation of a 9.5 s outage gave as its maximum (22.3 s = 9.5 + 12.8; median 17 s).
+    """
+    deadline = recovery.kcm_renew_deadline_seconds
+    wait, begun = REFLECTOR_BACKOFF_SECONDS, 0.0
+    while begun + wait < deadline:
+        begun += wait
+        wait *= 2
+    return deadline + max(2 * wait, KUBELET_MAX_BACKOFF_SECONDS)
+
+
+def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
+    """What is wrong (`error`) or risky (`warning`) in a profile, each with its numbers and a way out.
+
+    Errors flap in normal operation or cannot work; kube-controller-manager itself validates none of the relations
+    between kubelet's numbers and its own.
+    """
+    findings = [*_malformed(recovery)]
+    if findings:
+        return tuple(findings)  # the rest reckons with these numbers
+    findings += _unworkable(recovery)
+    grace, beat = recovery.node_monitor_grace_period_seconds, recovery.heartbeat_seconds
+    if grace < MIN_HEARTBEATS_PER_GRACE * beat:
+        findings.append(
+            Finding(
+                "error",
+                "grace-heartbeats",
+                f"grace {grace:g} s is less than {MIN_HEARTBEATS_PER_GRACE:g} heartbeats of {beat:g} s",
+                f"raise the grace period to {MIN_HEARTBEATS_PER_GRACE * beat:g} s or shorten the node lease",
+            )
+        )
+    idle, ping = recovery.http2_read_idle_timeout_seconds, recovery.http2_ping_timeout_seconds
+    if idle is not None and ping is not None and idle + ping >= grace:
+        findings.append(
+            Finding(
+                "error",
+                "dead-connection",
+                f"a silently dead connection is noticed after {idle} + {ping} s, not before the grace of {grace:g} s",
+                "lower the HTTP/2 read-idle and ping timeouts (3 and 2 s serve) or raise the grace period",
+            )
+        )
+    if recovery.not_ready_toleration_seconds == 0:
+        findings.append(
+            Finding(
+                "error",
+                "not-ready-toleration",
+                "not-ready toleration 0 s: the restart of a kubelet would evict every pod of a live node",
+                "set it to 15 s or more",
+            )
+        )
+    needed = api_stall_seconds(recovery) + beat + 2 * recovery.node_monitor_period_seconds
+    if grace < needed:
+        findings.append(
+            Finding(
+                "warning",
+                "api-stall",
+                f"grace {grace:g} s is less than {needed:.1f} s, the longest view that an API outage shorter than the "
+                f"controller-manager's renew deadline of {recovery.kcm_renew_deadline_seconds:g} s can leave stale "
+                f"({api_stall_seconds(recovery):.1f} s), plus a heartbeat and two monitor periods: "
+                "every live node can be marked lost at once, and all Services go empty",
+                f"raise the grace period to {needed:.1f} s, or shorten the renew deadline",
+            )
+        )
+    return tuple(findings)
+
+
+def check_target(recovery: RecoveryProfile, target_seconds: float, *, pace: Pace | None = None) -> Finding | None:
+    """An error when the profile cannot promise a single-replica app back within `target_seconds`, else None."""
+    bound = bound_seconds(recovery, pace=pace)
+    if bound <= target_seconds:
+        return None
+    faster = [p.name for p in PROFILES.values() if bound_seconds(p, pace=pace) <= target_seconds]
+    return Finding(
+        "error",
+        "recovery-target",
+        f"profile {recovery.name} promises a single-replica app back after {bound:.1f} s, "
+        f"the target is {target_seconds:g} s",
+        f"choose {' or '.join(faster)}"
+        if faster
+        else "raise recovery_target_seconds: flags alone cannot be faster safely",
+    )
+
+
+def _malformed(recovery: RecoveryProfile) -> list[Finding]:
+    """Values that are not numbers of the right kind, or not above zero."""
+    found: list[Finding] = []
+    integers = ("unreachable_toleration_seconds", "not_ready_toleration_seconds", "node_lease_duration_seconds")
+    for name in integers:
+        value: object = getattr(recovery, name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < (name == "node_lease_duration_seconds"):
+            found.append(
+                Finding(
+                    "error",
+                    "bare-integer",
+                    f"{name} is {value!r}, not a bare integer",
+                    "write seconds without a unit, e.g. 5",
+                )
+            )
+    for field in fields(recovery):
+        value = getattr(recovery, field.name)
+        if value is None or not field.name.endswith("_seconds") or field.name in integers:
+            continue
+        if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+            found.append(
+                Finding("error", "positive", f"{field.name} is {value!r}", "give a number of seconds above zero")
+            )
+    if (recovery.http2_read_idle_timeout_seconds is None) != (recovery.http2_ping_timeout_seconds is None):
+        found.append(
+            Finding("error", "dead-connection", "one HTTP/2 timeout is set without the other", "set both or neither")
+        )
+    return found
+
+
+def _unworkable(recovery: RecoveryProfile) -> list[Finding]:
+    """Leader election numbers with which kube-controller-manager refuses to start."""
+    lease, deadline = recovery.kcm_lease_duration_seconds, recovery.kcm_renew_deadline_seconds
+    retry = recovery.kcm_retry_period_seconds
+    if lease > deadline > LEADER_JITTER_FACTOR * retry:
+        return []
+    return [
+        Finding(
+            "error",
+            "leader-election",
+            f"kube-controller-manager does not start with lease {lease:g} s, deadline {deadline:g} s, retry {retry:g} s",
+            f"keep lease > renew deadline > {LEADER_JITTER_FACTOR:g} x retry period",
+        )
+    ]

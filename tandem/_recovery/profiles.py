@@ -1,0 +1,163 @@
+"""The profile type and the named profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from types import MappingProxyType
+from typing import Any, Final
+
+LEASE_RENEW_FRACTION: Final = 0.25
+"""kubelet renews its Lease every quarter of the lease's duration (nodeLeaseRenewIntervalFraction, pkg/kubelet)."""
+
+LEASE_RENEW_JITTER: Final = 0.04
+"""...lengthened at random by up to 4 % (staging/src/k8s.io/component-helpers/apimachinery/lease/controller.go)."""
+
+KCM_LEASE_DURATION_SECONDS: Final = 15.0
+KCM_RENEW_DEADLINE_SECONDS: Final = 10.0
+KCM_RETRY_PERIOD_SECONDS: Final = 2.0
+"""kube-controller-manager's leader election defaults. One that cannot renew within the deadline exits."""
+
+
+class UnknownProfileError(ValueError):
+    """Raised for a profile name that does not exist; the message lists those that do."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryProfile:
+    """The numbers that govern detection and recovery. All times in seconds; None means "leave the program's default".
+
+    `node_status_*` and `node_lease_duration_seconds` are kubelet's, `node_monitor_*` and `kcm_*` are
+    kube-controller-manager's, the tolerations are kube-apiserver's defaults for new pods and the workloads' own,
+    `http2_*` are environment variables of kubelet and kube-controller-manager that close a silently dead connection.
+    `exclude_control_plane_from_disruption` labels control plane nodes `node.kubernetes.io/exclude-disruption`, so that
+    the loss of both workers counts as full disruption and stops evictions.
+    """
+
+    name: str
+    node_status_update_frequency_seconds: float
+    node_status_report_frequency_seconds: float
+    node_lease_duration_seconds: int
+    node_monitor_period_seconds: float
+    node_monitor_grace_period_seconds: float
+    unreachable_toleration_seconds: int
+    not_ready_toleration_seconds: int
+    http2_read_idle_timeout_seconds: int | None = None
+    http2_ping_timeout_seconds: int | None = None
+    kcm_leader_elect_lease_duration_seconds: float | None = None
+    kcm_leader_elect_renew_deadline_seconds: float | None = None
+    kcm_leader_elect_retry_period_seconds: float | None = None
+    exclude_control_plane_from_disruption: bool = False
+
+    @property
+    def heartbeat_seconds(self) -> float:
+        """R: the longest regular interval between two signs of life, the Lease's or the node status', the shorter one.
+
+        kubelet looks every `node_status_update_frequency_seconds` and writes an unchanged status only when the report
+        frequency has passed; the controller takes a newer status or a newer Lease alike.
+        """
+        status = max(self.node_status_update_frequency_seconds, self.node_status_report_frequency_seconds)
+        lease = self.node_lease_duration_seconds * LEASE_RENEW_FRACTION * (1 + LEASE_RENEW_JITTER)
+        return min(status, lease)
+
+    @property
+    def kcm_lease_duration_seconds(self) -> float:
+        """The controller-manager's leader lease, its default where the profile sets none."""
+        return _default(self.kcm_leader_elect_lease_duration_seconds, KCM_LEASE_DURATION_SECONDS)
+
+    @property
+    def kcm_renew_deadline_seconds(self) -> float:
+        """The controller-manager's renew deadline, its default where the profile sets none."""
+        return _default(self.kcm_leader_elect_renew_deadline_seconds, KCM_RENEW_DEADLINE_SECONDS)
+
+    @property
+    def kcm_retry_period_seconds(self) -> float:
+        """The controller-manager's retry period, its default where the profile sets none."""
+        return _default(self.kcm_leader_elect_retry_period_seconds, KCM_RETRY_PERIOD_SECONDS)
+
+
+STOCK: Final = RecoveryProfile(
+    name="stock",
+    node_status_update_frequency_seconds=10,
+    node_status_report_frequency_seconds=300,
+    node_lease_duration_seconds=40,
+    node_monitor_period_seconds=5,
+    node_monitor_grace_period_seconds=50,
+    unreachable_toleration_seconds=300,
+    not_ready_toleration_seconds=300,
+)
+"""Kubernetes' own defaults since 1.32 (the grace period was 40 s before: kubernetes/kubernetes#126287)."""
+
+ARTICLE: Final = RecoveryProfile(
+    name="article",
+    node_status_update_frequency_seconds=5,
+    # Set explicitly, kubelet's report frequency defaults to the same (pkg/kubelet/apis/config/v1beta1/defaults.go).
+    node_status_report_frequency_seconds=5,
+    node_lease_duration_seconds=40,
+    node_monitor_period_seconds=5,
+    node_monitor_grace_period_seconds=20,
+    unreachable_toleration_seconds=5,
+    not_ready_toleration_seconds=5,
+)
+"""The settings of the reference article: re-creation after 25 to 30 s. A short API stall can mark live nodes lost."""
+
+BALANCED: Final = RecoveryProfile(
+    name="balanced",
+    node_status_update_frequency_seconds=10,
+    # Kept at its default on purpose: the Lease is the cheap heartbeat, a full status write every few seconds is not.
+    node_status_report_frequency_seconds=300,
+    node_lease_duration_seconds=8,
+    node_monitor_period_seconds=1,
+    # 12 s of stale view at most (api_stall_seconds) + R 2.08 s + 2P, and almost a second to spare.
+    node_monitor_grace_period_seconds=17,
+    unreachable_toleration_seconds=5,
+    # A kubelet that restarts says Ready=False for a moment; its pods must outlive that (kubernetes/kubernetes#122338).
+    not_ready_toleration_seconds=30,
+    http2_read_idle_timeout_seconds=3,
+    http2_ping_timeout_seconds=2,
+    # A controller-manager that loses the API gives up early and starts afresh, with a full grace period for every node.
+    kcm_leader_elect_lease_duration_seconds=10,
+    kcm_leader_elect_renew_deadline_seconds=5,
+    kcm_leader_elect_retry_period_seconds=1,
+    exclude_control_plane_from_disruption=True,
+)
+"""The default: as fast as flags can be without a short stall of the API marking live nodes lost."""
+
+PROFILES: Final[Mapping[str, RecoveryProfile]] = MappingProxyType({p.name: p for p in (STOCK, ARTICLE, BALANCED)})
+DEFAULT_PROFILE: Final = BALANCED.name
+
+
+def profile(name: str) -> RecoveryProfile:
+    """The profile of this name.
+
+    Raises:
+        UnknownProfileError: no such profile; the message lists the names.
+    """
+    try:
+        return PROFILES[name]
+    except KeyError:
+        raise UnknownProfileError(f"unknown recovery profile {name!r}; known: {', '.join(PROFILES)}") from None
+
+
+def to_dict(recovery: RecoveryProfile) -> dict[str, Any]:
+    """The profile as JSON-ready data, field name to value, as recorded in the cluster."""
+    return asdict(recovery)
+
+
+def from_dict(data: Mapping[str, Any]) -> RecoveryProfile:
+    """The profile of `to_dict`'s data.
+
+    Raises:
+        ValueError: a field is missing or unknown; the message names it. Values are judged by `check`.
+    """
+    known = {field.name for field in fields(RecoveryProfile)}
+    if unknown := sorted(set(data) - known):
+        raise ValueError(f"recovery profile has unknown field {', '.join(unknown)}; known: {', '.join(sorted(known))}")
+    try:
+        return RecoveryProfile(**data)
+    except TypeError as error:
+        raise ValueError(f"recovery profile is incomplete: {error}") from None
+
+
+def _default(value: float | None, default: float) -> float:
+    return default if value is None else value
