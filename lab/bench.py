@@ -1,0 +1,203 @@
+"""`make bench`: measure what users wait for, and write it as JSON.
+
+Each benchmark writes `build/bench/NAME.json` with `name, unit, lower_is_better, samples, median, p95, max, peers`;
+`peers` holds the same for each peer measured in the same run, so that ratios are of one machine and one hour. Copies
+under `docs/bench/` are committed by hand when they are worth publishing, and `make docs` makes the page from them.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from lab.demo import worker_of_single_writers
+from lab.story import ROOT, Story, python_module
+
+OUTPUT = ROOT / "build" / "bench"
+console = Console()
+Samples = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One measured quantity; `peers` are other quantities of the same run, to compare with.
+
+    Attributes:
+        samples: each run's value, in `unit`, in order.
+        p95: the 95th percentile by the nearest rank; equal to `max` below 20 samples.
+    """
+
+    name: str
+    unit: str
+    lower_is_better: bool
+    samples: list[float]
+    median: float
+    p95: float
+    max: float
+    peers: dict[str, Any] = field(default_factory=dict)
+    machine: str = ""
+    date: str = ""
+
+
+def summarise(name: str, samples: Sequence[float], *, unit: str = "s", peers: Samples | None = None) -> Result:
+    """Make a result of raw samples.
+
+    Raises:
+        ValueError: there is no sample.
+    """
+    if not samples:
+        raise ValueError(f"benchmark {name}: no sample was taken")
+    ordered = sorted(samples)
+    rank = max(0, -(-95 * len(ordered) // 100) - 1)
+    return Result(
+        name=name,
+        unit=unit,
+        lower_is_better=True,
+        samples=[round(value, 3) for value in samples],
+        median=round(statistics.median(ordered), 3),
+        p95=round(ordered[rank], 3),
+        max=round(ordered[-1], 3),
+        peers={
+            peer: {
+                key: value
+                for key, value in asdict(summarise(peer, values, unit=unit)).items()
+                if key in {"samples", "median", "p95", "max"}
+            }
+            for peer, values in (peers or {}).items()
+            if values
+        },
+        machine=machine(),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def machine() -> str:
+    """This machine in a line: cores, memory, kernel."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{os.cpu_count()} cores, {memory:.0f} GiB, Linux {platform.release().split('-')[0]}"
+
+
+def timed(story: Story, name: str, argv: list[str], accept: Sequence[int] = (0,)) -> float:
+    """Run one command and return its wall time in seconds."""
+    started = time.monotonic()
+    story.run(name, argv, accept=accept)
+    return time.monotonic() - started
+
+
+def bench_lab_build(story: Story) -> Result:
+    """`python -m lab build` with everything cached; the cold times are what each artifact's manifest recorded."""
+    warm = [timed(story, "build-warm", python_module("lab", "build")) for _ in range(3)]
+    report = subprocess.run(
+        python_module("lab", "build", "--json"), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    artifacts = json.loads(report)["artifacts"]
+    cold = [float(artifact["build_seconds"]) for artifact in artifacts]
+    return summarise("lab-build", warm, peers={"cold (sum of artifacts)": [sum(cold)]})
+
+
+def bench_lab_up(story: Story) -> Result:
+    """`python -m lab up`: four machines with SSH, from warm artifacts."""
+    story.run("down", python_module("lab", "down"))
+    samples = []
+    down = []
+    for _ in range(3):
+        samples.append(timed(story, "up", python_module("lab", "up")))
+        down.append(timed(story, "down", python_module("lab", "down")))
+    return summarise("lab-up", samples, peers={"down": down})
+
+
+def bench_site(story: Story) -> Result:
+    """`site.yml` on four fresh machines, and again on the result."""
+    story.run("down", python_module("lab", "down"))
+    story.run("up", python_module("lab", "up"))
+    site = ["ansible-playbook", "site.yml", "-e", f"tandem_profile={profile()}"]
+    first = timed(story, "site-first", site)
+    second = timed(story, "site-second", site)
+    return summarise("site", [first], peers={"second run": [second]})
+
+
+def bench_pulumi(story: Story) -> Result:
+    """`pulumi up` of the lab stack on a cluster that lacks it, again, and `pulumi preview`."""
+    option = ["--profile", profile()]
+    story.run("destroy", python_module("lab.pulumi", "destroy", *option))
+    first = timed(story, "up-first", python_module("lab.pulumi", "up", *option))
+    second = [timed(story, "up-second", python_module("lab.pulumi", "up", *option)) for _ in range(3)]
+    preview = [timed(story, "preview", python_module("lab.pulumi", "preview", *option)) for _ in range(3)]
+    return summarise("pulumi-up", [first], peers={"second up": second, "preview": preview})
+
+
+def profile() -> str:
+    """The profile that the cluster is to have: PROFILE, default balanced."""
+    return os.environ.get("PROFILE", "balanced")
+
+
+def drill(story: Story, name: str, runs: int, *extra: str) -> Result:
+    """Power loss of the worker with the single writers, under one profile; the median of `serving` per app."""
+    story.run("site", ["ansible-playbook", "site.yml", "-e", f"tandem_profile={name}"])
+    story.run("pulumi-up", python_module("lab.pulumi", "up", "--profile", name))
+    serving: Samples = {}
+    gaps: Samples = {}
+    kept = OUTPUT / f"drill-{name}"
+    shutil.rmtree(kept, ignore_errors=True)
+    for run in range(runs):
+        node = worker_of_single_writers()
+        story.run("drill", python_module("tandem", "drill", "power-loss", node, *extra), accept=(0, 1))
+        latest = (ROOT / "build" / "drill" / "latest").resolve()
+        shutil.copytree(latest, kept / str(run + 1))
+        report = json.loads((latest / "report.json").read_text(encoding="utf-8"))
+        for app, data in report["apps"].items():
+            value = data["stages"].get("serving")
+            if value is not None:
+                serving.setdefault(f"{app}: serving", []).append(float(value))
+            for client, requests in data["requests"].items():
+                gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap"]))
+    main = serving.pop("ledger-replace: serving", [])
+    return summarise(f"drill-{name}", main, peers={**serving, **gaps})
+
+
+BENCHMARKS: dict[str, Callable[[Story], Result]] = {
+    "lab-build": bench_lab_build,
+    "lab-up": bench_lab_up,
+    "site": bench_site,
+    "pulumi-up": bench_pulumi,
+    "drill-balanced": lambda story: drill(story, "balanced", 3),
+    "drill-article": lambda story: drill(story, "article", 3),
+    "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),
+}
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="Which benchmarks; none means all, in order.")] = None,
+) -> None:
+    """Run benchmarks on the lab and write build/bench/NAME.json. `list` lists them."""
+    if names == ["list"]:
+        for name, function in BENCHMARKS.items():
+            console.print(f"{name:16} {(function.__doc__ or 'power loss under this profile').splitlines()[0]}")
+        return
+    unknown = sorted(set(names or []) - set(BENCHMARKS))
+    if unknown:
+        raise typer.BadParameter(f"unknown: {', '.join(unknown)}; there are: {', '.join(BENCHMARKS)}")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    for name in names or list(BENCHMARKS):
+        story = Story(OUTPUT / "logs" / name)
+        result = BENCHMARKS[name](story)
+        path: Path = OUTPUT / f"{name}.json"
+        path.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
+        console.print(f"{name}: median {result.median} {result.unit}, max {result.max} -> {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,85 @@
+"""Fixtures of the tests that need machines, and the order in which everything runs.
+
+One lab serves the whole run: cheap tests first, then the lab's own life cycle (which needs the machine to itself), then
+one cluster on which the roles, the stack and the drills are tried in the order of a user's work. What a fixture
+started, it stops; a lab that somebody else runs is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.story import ROOT, Story, python_module
+
+ORDER = ("unit", "model", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
+PROFILE = "article"
+KUBECONFIG = ROOT / "build" / "kubeconfig" / "lab" / "admin.conf"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap before dear, and the cluster's tests in the order of a user's work."""
+    tests = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(tests).parts[0]
+        return ORDER.index(folder) if folder in ORDER else 0
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(scope="session")
+def story() -> Story:
+    """Runs the project's commands for the tests; logs are kept in build/test."""
+    return Story(ROOT / "build" / "test", quiet=True)
+
+
+def lab_status() -> dict[str, Any]:
+    """What `python -m lab status --json` says."""
+    output = subprocess.run(
+        python_module("lab", "status", "--json"), cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False
+    ).stdout
+    status: dict[str, Any] = json.loads(output)
+    return status
+
+
+@pytest.fixture(scope="session")
+def running_lab(story: Story) -> Iterator[Story]:
+    """The default lab with its four machines up; taken down at the end unless it was lent.
+
+    A lab that already runs is refused, because the tests would change it; TANDEM_TEST_LAB=reuse lends it.
+    """
+    lent = os.environ.get("TANDEM_TEST_LAB") == "reuse"
+    if not lent:
+        if lab_status().get("running"):
+            pytest.fail(
+                "a lab is running, and the tests would change it. Stop it (make lab-down), or lend it to the tests: "
+                "TANDEM_TEST_LAB=reuse make test"
+            )
+        story.run("lab-build", python_module("lab", "build"))
+    try:
+        story.run("lab-up", python_module("lab", "up"))
+        yield story
+    finally:
+        if not lent:
+            story.run("lab-down", python_module("lab", "down"))
+
+
+@pytest.fixture(scope="session")
+def cluster(running_lab: Story) -> Path:
+    """A cluster made by the molecule scenario `default` with the profile `article`: the path of its kubeconfig."""
+    running_lab.run("molecule", ["molecule", "test"], env={"TANDEM_PROFILE": PROFILE, "TANDEM_MOLECULE_LAB": "reuse"})
+    return KUBECONFIG
+
+
+@pytest.fixture(scope="session")
+def deployed(running_lab: Story, cluster: Path) -> Path:
+    """The cluster with the lab stack deployed: the path of its kubeconfig."""
+    running_lab.run("pulumi-up", python_module("lab.pulumi", "up", "--profile", PROFILE))
+    return cluster
