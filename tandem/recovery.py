@@ -1,8 +1,8 @@
 """How fast a cluster notices a lost node and acts: one set of numbers, its check, and what it predicts.
 
 The numbers are spread over four programs (kubelet, kube-controller-manager, kube-apiserver, the workloads). This
-module holds them once: the roles take flags from it, the stack takes tolerations, the audit compares a live cluster with
-it and the drill prints its prediction beside the measurement.
+module holds them once: the roles take flags from it, the stack takes tolerations, the audit compares a live cluster
+with it and the drill prints its prediction beside the measurement.
 
 The model follows kube-controller-manager's node lifecycle controller (pkg/controller/nodelifecycle in kubernetes
 v1.36.3) and was corrected where the lab disagreed. With R the heartbeat interval, P the monitor period, G the grace:

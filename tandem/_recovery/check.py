@@ -164,7 +164,7 @@ def _unworkable(recovery: RecoveryProfile) -> list[Finding]:
         Finding(
             "error",
             "leader-election",
-            f"kube-controller-manager does not start with lease {lease:g} s, deadline {deadline:g} s, retry {retry:g} s",
+            f"kube-controller-manager does not start with lease {lease:g} s, deadline {deadline:g} s, retry {retry:g}",
             f"keep lease > renew deadline > {LEADER_JITTER_FACTOR:g} x retry period",
         )
     ]
