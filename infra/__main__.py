@@ -1,0 +1,30 @@
+"""What a stack deploys, in order. Settings come from `stacks/Pulumi.<stack>.yaml`; everything else is a component."""
+
+from __future__ import annotations
+
+import pulumi
+
+from infra.apps import deploy_apps
+from infra.cluster import connect, refuse_other_profile
+from infra.components import SharedStorage, SharedStorageArgs, Workspace, WorkspaceArgs
+from infra.settings import load_settings
+
+
+def main() -> None:
+    """Deploy the stack. A wrong setting raises `SettingsError`, with a way out, before anything is registered."""
+    settings = load_settings()
+    refuse_other_profile(settings)
+
+    on_cluster = pulumi.ResourceOptions(provider=connect(settings))
+    storage = SharedStorage("shared-storage", SharedStorageArgs(keep_data=settings.keep_data), on_cluster)
+    workspace = Workspace("workspace", WorkspaceArgs(namespace=settings.namespace), on_cluster)
+    apps = deploy_apps(settings.apps, workspace=workspace, storage=storage, opts=on_cluster)
+
+    pulumi.export("profile", settings.profile.name)
+    pulumi.export("namespace", workspace.namespace)
+    pulumi.export("storage_class", storage.class_name)
+    pulumi.export("apps", {name: app.summary() for name, app in apps.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The cluster that a stack goes to: the connection, and the check that both speak of the same recovery profile."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pulumi
+from aiohttp import ClientError
+from kubernetes_asyncio import client, config
+from kubernetes_asyncio.config import ConfigException
+from pulumi_kubernetes import Provider
+
+from infra.errors import SettingsError
+from infra.settings import Settings
+from tandem import recovery
+from tandem.labels import PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE
+
+REQUEST_SECONDS: Final = 10.0
+"""How long the check waits for the API server, which answers in well under a second when it is there."""
+
+RECORD: Final = f"ConfigMap {SYSTEM_NAMESPACE}/{PROFILE_CONFIG_MAP}"
+
+Reader = Callable[[str | None], Mapping[str, str]]
+"""Takes a kubeconfig context (None: the current one); returns the data of the ConfigMap. Raises `ClusterError`."""
+
+
+class ClusterError(Exception):
+    """The recorded profile could not be read; the message says why and what to do."""
+
+
+def connect(settings: Settings) -> Provider:
+    """The provider of the stack's objects. It reads KUBECONFIG itself, so that no path and no key enters the state."""
+    render = settings.render_directory
+    return Provider(
+        "cluster",
+        context=settings.kube_context,
+        cluster_identifier=settings.cluster_name,
+        render_yaml_to_directory=str(Path(pulumi.get_root_directory()) / render) if render else None,
+    )
+
+
+def refuse_other_profile(settings: Settings, read: Reader | None = None) -> None:
+    """Refuse a stack whose profile is not the one that the cluster was tuned with.
+
+    The pods' tolerations and the cluster's detection belong together: mixed, a failover takes as long as the slower
+    of the two, and every prediction is wrong.
+
+    Args:
+        settings: of the stack.
+        read: reads the record; from the cluster when None.
+
+    Raises:
+        SettingsError: another profile, none, or none that can be read.
+    """
+    if settings.cluster_check == "skip" or settings.render_directory:
+        pulumi.log.info(f"{RECORD} was not compared with profile {settings.profile.name}: the stack's settings say so")
+        return
+    try:
+        problem = _difference(settings.profile, (read or read_record)(settings.kube_context))
+    except ClusterError as error:
+        problem = str(error)
+    if problem:
+        where = f"stacks/Pulumi.{settings.stack}.yaml: tandem:profile = {settings.profile.name!r}"
+        otherwise = "or, for a preview without a cluster, tandem:cluster_check: skip"
+        raise SettingsError(f"{where}\n  {problem}\n  {otherwise}")
+
+
+def read_record(context: str | None) -> Mapping[str, str]:
+    """The data of the ConfigMap in which the tuning recorded the profile.
+
+    Raises:
+        ClusterError: there is none, or no way to it.
+    """
+    # The program runs inside Pulumi's event loop, in which a synchronous caller cannot wait: another thread and loop.
+    with ThreadPoolExecutor(1) as executor:
+        return executor.submit(lambda: asyncio.run(_fetch(context))).result()
+
+
+async def _fetch(context: str | None) -> Mapping[str, str]:
+    unreachable = "way out: check KUBECONFIG and that the API server answers (kubectl get --raw /readyz)"
+    try:
+        await config.load_kube_config(context=context)
+        async with asyncio.timeout(REQUEST_SECONDS), client.ApiClient() as api:
+            found = await client.CoreV1Api(api).read_namespaced_config_map(PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE)
+    except client.ApiException as error:
+        if error.status == 404:
+            raise ClusterError(_untuned("is not there")) from None
+        raise ClusterError(f"rule: {RECORD} must be readable; {error.status} {error.reason}\n  {unreachable}") from None
+    except (ConfigException, ClientError, TimeoutError, OSError) as error:
+        reason = str(error) or f"no answer within {REQUEST_SECONDS:g} s"
+        raise ClusterError(f"rule: {RECORD} must be readable; {reason}\n  {unreachable}") from None
+    return dict(found.data or {})
+
+
+def _difference(profile: recovery.RecoveryProfile, record: Mapping[str, str]) -> str | None:
+    """What is wrong with `profile` on a cluster with this record, with the way out; None when they agree."""
+    try:
+        recorded = recovery.from_dict(json.loads(record["recovery.json"]))
+        name = record["profile"]
+    except (KeyError, TypeError, ValueError) as error:
+        return _untuned(f"cannot be understood ({error})")
+    tune = f"ansible-playbook playbooks/tune.yml -e tandem_profile={profile.name}"
+    if name != profile.name:
+        return f"rule: the cluster was tuned with profile {name}\n  way out: tandem:profile: {name}, or {tune}"
+    ours, theirs = recovery.to_dict(profile), recovery.to_dict(recorded)
+    changed = [f"{key} is {theirs[key]} there, {value} here" for key, value in ours.items() if theirs[key] != value]
+    if changed:
+        return f"rule: the cluster was tuned with other numbers of that name: {'; '.join(changed)}\n  way out: {tune}"
+    return None
+
+
+def _untuned(what: str) -> str:
+    return f"rule: {RECORD} {what}, so the cluster was not tuned by Tandem\n  way out: ansible-playbook site.yml"

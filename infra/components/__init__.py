@@ -1,0 +1,28 @@
+"""Components that keep an app available on two workers. Safe defaults are on; `pod_spec_overrides` is the way out."""
+
+from __future__ import annotations
+
+from infra.components._app import App, AppArgs
+from infra.components.node_agent import NodeAgent, NodeAgentArgs
+from infra.components.shared_storage import SharedStorage, SharedStorageArgs
+from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
+from infra.components.spread_app import SpreadApp, SpreadAppArgs
+from infra.components.stateful_app import StatefulApp, StatefulAppArgs
+from infra.components.workspace import Workspace, WorkspaceArgs
+
+__all__ = [
+    "App",
+    "AppArgs",
+    "NodeAgent",
+    "NodeAgentArgs",
+    "SharedStorage",
+    "SharedStorageArgs",
+    "SingleWriterApp",
+    "SingleWriterAppArgs",
+    "SpreadApp",
+    "SpreadAppArgs",
+    "StatefulApp",
+    "StatefulAppArgs",
+    "Workspace",
+    "WorkspaceArgs",
+]

@@ -1,0 +1,60 @@
+"""The namespace of a stack's apps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pulumi
+from pulumi_kubernetes.core.v1 import Namespace
+from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+
+from infra.components._names import MANAGED_BY, check_name
+from infra.errors import ArgsError
+
+PodSecurity = Literal["privileged", "baseline", "restricted"]
+_RESERVED = ("default", "kube-system", "kube-public", "kube-node-lease", "tandem-system", "tandem-storage")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkspaceArgs:
+    """The arguments of a `Workspace`.
+
+    Args:
+        namespace: its name; `pulumi destroy` deletes it with everything in it.
+        pod_security: the Pod Security Standard that is enforced. The components' pods satisfy `restricted`, and a
+            warning tells of any that do not; `baseline` leaves room for what else a site runs there.
+    """
+
+    namespace: str
+    pod_security: PodSecurity = "baseline"
+
+    def __post_init__(self) -> None:
+        """Check the rules; raises `ArgsError` for the first one broken."""
+        check_name(self.namespace, "namespace")
+        if self.namespace in _RESERVED:
+            rule = "belongs to the cluster, and `pulumi destroy` would delete it"
+            raise ArgsError("namespace", self.namespace, rule, "a namespace of the stack's own")
+
+
+class Workspace(pulumi.ComponentResource):
+    """A namespace that enforces a Pod Security Standard."""
+
+    def __init__(self, name: str, args: WorkspaceArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("tandem:components:Workspace", name, None, opts)
+        self.namespace = args.namespace
+        Namespace(
+            args.namespace,
+            metadata=ObjectMetaArgs(
+                name=args.namespace,
+                labels={
+                    MANAGED_BY: "pulumi",
+                    "pod-security.kubernetes.io/enforce": args.pod_security,
+                    "pod-security.kubernetes.io/warn": "restricted",
+                },
+            ),
+            opts=pulumi.ResourceOptions(
+                parent=self, custom_timeouts=pulumi.CustomTimeouts(create="1m", update="1m", delete="5m")
+            ),
+        )
+        self.register_outputs({"namespace": args.namespace})

@@ -1,0 +1,217 @@
+"""A stack's settings: read in one place, typed, and refused with a way out before anything is registered."""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal
+
+import pulumi
+from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+
+from infra.apps import KINDS
+from infra.components import AppArgs, WorkspaceArgs
+from infra.components._names import check_name
+from infra.components.shared_storage import storage_class_name
+from infra.errors import ArgsError, SettingsError
+from tandem import recovery
+
+PROJECT: Final = "tandem"
+_GIVEN_BY_STACK: Final = frozenset({"namespace", "profile"})
+"""Arguments of an app that the stack gives to all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a stack wants.
+
+    Args:
+        stack: its name.
+        namespace: where its apps go.
+        profile: the recovery profile that the cluster was tuned with.
+        recovery_target_seconds: what the site requires of a single-replica app after a power loss; None: nothing.
+        cluster_check: `enforce` compares `profile` with the one recorded in the cluster; `skip` is for a preview or a
+            rendering without a cluster.
+        cluster_name: names the cluster in the state, so that a new kubeconfig does not replace every object.
+        kube_context: the kubeconfig's context; its current one when None. The file is KUBECONFIG or kubectl's default.
+        keep_data: volumes outlive `pulumi destroy`.
+        render_directory: write YAML files there for kubectl or a GitOps tool, instead of talking to a cluster.
+        apps: by name.
+    """
+
+    stack: str
+    namespace: str
+    profile: recovery.RecoveryProfile
+    recovery_target_seconds: float | None
+    cluster_check: Literal["enforce", "skip"]
+    cluster_name: str
+    kube_context: str | None
+    keep_data: bool
+    render_directory: str | None
+    apps: Mapping[str, AppArgs]
+
+
+class _StackFile(BaseModel):
+    """The keys of a stack's file, under `tandem:`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    namespace: str
+    profile: str
+    recovery_target_seconds: PositiveFloat | None = None
+    cluster_check: Literal["enforce", "skip"] = "enforce"
+    cluster_name: str | None = None
+    kube_context: str | None = None
+    keep_data: bool = True
+    render_directory: str | None = None
+    apps: dict[str, dict[str, Any]]
+
+
+def load_settings() -> Settings:
+    """The settings of the stack that Pulumi runs.
+
+    Raises:
+        SettingsError: naming file, key, value, rule and way out.
+    """
+    # The whole map, because `pulumi.Config` answers only for keys that one asks for, and a misspelt key must not pass.
+    raw = {**pulumi.runtime.get_config_env(), **pulumi.runtime.config.CONFIG.get()}
+    return parse_settings(raw, pulumi.get_stack())
+
+
+def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
+    """The settings in `raw`, Pulumi's map of full key (`tandem:profile`) to text or JSON.
+
+    Raises:
+        SettingsError: naming file, key, value, rule and way out.
+    """
+    refuse = _Refusal(stack)
+    values: dict[str, Any] = {}
+    for full, text in raw.items():
+        namespace, _, key = full.partition(":")
+        if namespace == PROJECT:
+            values[key] = _structured(text)
+    try:
+        file = _StackFile.model_validate(values)
+    except ValidationError as error:
+        raise refuse.invalid("", error, known=_StackFile.model_fields) from None
+
+    with refuse.arguments(""):
+        WorkspaceArgs(namespace=file.namespace)
+    return Settings(
+        stack=stack,
+        namespace=file.namespace,
+        profile=_profile(file, refuse),
+        recovery_target_seconds=file.recovery_target_seconds,
+        cluster_check=file.cluster_check,
+        cluster_name=file.cluster_name or stack,
+        kube_context=file.kube_context,
+        keep_data=file.keep_data,
+        render_directory=file.render_directory,
+        apps=_apps(file, refuse),
+    )
+
+
+class _Refusal:
+    """Makes the errors of one stack's file; as a context manager it turns an `ArgsError` into one."""
+
+    def __init__(self, stack: str, path: str = "") -> None:
+        self.stack = stack
+        self.file = f"stacks/Pulumi.{stack}.yaml"
+        self.path = path
+
+    def error(self, key: str, value: object, rule: str, way_out: str) -> SettingsError:
+        """The refusal of one value."""
+        shown = json.dumps(value, default=str)
+        where = f"{self.file}: {PROJECT}:{key}"
+        return SettingsError(f"{where} = {shown}\n  rule: {rule}\n  way out: {way_out}")
+
+    def invalid(self, path: str, error: ValidationError, known: Sequence[str] | Mapping[str, object]) -> SettingsError:
+        """The refusal of the first value that has the wrong shape."""
+        first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, ArgsError):
+            return self.error(path + cause.field, cause.value, cause.rule, cause.way_out)
+        key = path + ".".join(str(part) for part in first["loc"])
+        match first["type"]:
+            case "missing":
+                return self.error(key, None, "the key is required", "add it")
+            case "extra_forbidden" | "unexpected_keyword_argument":
+                return self.error(key, first["input"], "no such key", f"one of {', '.join(sorted(known))}")
+            case _:
+                message = first["msg"]
+                return self.error(key, first["input"], message[0].lower() + message[1:], "correct the value")
+
+    def arguments(self, path: str) -> _Refusal:
+        """A context in which an `ArgsError` becomes the refusal of the key below `path`."""
+        return _Refusal(self.stack, path)
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if isinstance(error, ArgsError):
+            raise self.error(self.path + error.field, error.value, error.rule, error.way_out) from None
+
+
+def _structured(text: str) -> object:
+    """Pulumi hands lists and mappings over as JSON, everything else as plain text."""
+    if text[:1] not in ("{", "["):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _profile(file: _StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:
+    try:
+        profile = recovery.profile(file.profile)
+    except recovery.UnknownProfileError:
+        known = ", ".join(recovery.PROFILES)
+        raise refuse.error("profile", file.profile, "no such recovery profile", f"one of {known}") from None
+    for finding in recovery.check(profile):
+        if finding.level == "error":
+            raise refuse.error("profile", file.profile, finding.message, finding.fix)
+    target = file.recovery_target_seconds
+    if target is not None and (missed := recovery.check_target(profile, target)):
+        raise refuse.error("recovery_target_seconds", target, missed.message, missed.fix)
+    return profile
+
+
+def _apps(file: _StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
+    common = {"namespace": file.namespace, "profile": recovery.profile(file.profile)}
+    storage_class = storage_class_name(keep_data=file.keep_data)
+    apps: dict[str, AppArgs] = {}
+    for name, given in file.apps.items():
+        path = f"apps.{name}."
+        values = dict(given)
+        kind = KINDS.get(values.pop("kind", ""))
+        if kind is None:
+            raise refuse.error(f"{path}kind", given.get("kind"), "no such kind of app", f"one of {', '.join(KINDS)}")
+        names = {field.name for field in fields(kind.args)}
+        settable = names - _GIVEN_BY_STACK
+        for key, value in values.items():
+            if key not in settable:
+                way_out = f"one of {', '.join(sorted(settable))}"
+                raise refuse.error(path + key, value, f"no such key for kind {given['kind']}", way_out)
+        defaults = {"storage_class": storage_class} if "storage_class" in names else {}
+        with refuse.arguments(path):
+            check_name(name)
+        try:
+            apps[name] = TypeAdapter(kind.args).validate_python({**defaults, **values, **common})
+        except ValidationError as error:
+            raise refuse.invalid(path, error, known=sorted(names)) from None
+    _refuse_shared_ports(apps, refuse)
+    return apps
+
+
+def _refuse_shared_ports(apps: Mapping[str, AppArgs], refuse: _Refusal) -> None:
+    owner: dict[int, str] = {}
+    for name, args in apps.items():
+        port = args.node_port
+        if port is not None and owner.setdefault(port, name) != name:
+            raise refuse.error(f"apps.{name}.node_port", port, f"app {owner[port]} has this port", "choose another")
