@@ -1,0 +1,153 @@
+"""Plain `ssh -F ssh_config w1` from the host: configuration, the lab's key, host keys pinned on first contact."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from lab.runtime import connect
+from lab.runtime.errors import LabError
+from lab.runtime.paths import LabPaths
+from lab.runtime.plan import Node
+
+_PERSIST_SECONDS = 300
+_FIRST_CONTACT_SECONDS = 60
+
+
+def config(paths: LabPaths, nodes: Iterable[Node], python: Path) -> str:
+    """The text of ssh_config for NODES.
+
+    The proxy asks the supervisor through the state folder, so it stays right when the lab is started again. Connections
+    are shared (ControlMaster) through sockets that `down` and `power-off` end; one to a dead machine ends by itself
+    after 15 s.
+    """
+
+    def quoted(path: Path) -> str:
+        return '"' + str(path).replace("%", "%%") + '"'
+
+    proxy = shlex.join([str(python), "-I", "-S", str(paths.connector), str(paths.control_socket)]).replace("%", "%%")
+    lines = ["# Written by `python -m lab up`, removed by `python -m lab down`."]
+    for node in nodes:
+        lines += [
+            f"Host {node.name} {node.address}",
+            f"    HostName {node.address}",
+            f"    HostKeyAlias {node.name}",
+            f"    ProxyCommand {proxy} {node.name} %p",
+            f"    ControlPath {quoted(paths.control_masters / node.name)}",
+        ]
+    lines += [
+        "Host *",
+        "    User root",
+        f"    IdentityFile {quoted(paths.ssh_key)}",
+        "    IdentitiesOnly yes",
+        "    IdentityAgent none",
+        "    PreferredAuthentications publickey",
+        "    BatchMode yes",
+        f"    UserKnownHostsFile {quoted(paths.known_hosts)}",
+        "    GlobalKnownHostsFile /dev/null",
+        "    StrictHostKeyChecking yes",
+        "    UpdateHostKeys no",
+        "    CheckHostIP no",
+        "    ProxyUseFdpass yes",
+        "    ControlMaster auto",
+        f"    ControlPersist {_PERSIST_SECONDS}",
+        "    ServerAliveInterval 5",
+        "    ServerAliveCountMax 3",
+        "    ConnectTimeout 20",
+        "    LogLevel ERROR",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def interpreter() -> Path:
+    """The Python below any virtual environment: it outlives the checkout's .venv and starts faster."""
+    return Path(sys.executable).resolve()
+
+
+def prepare(paths: LabPaths, nodes: Iterable[Node]) -> str:
+    """Write key, connector and configuration; the line for root's authorized_keys.
+
+    Raises:
+        LabError: ssh-keygen failed.
+    """
+    if not paths.ssh_key.exists():
+        comment = f"tandem-lab-{paths.name}"
+        argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(paths.ssh_key)]
+        made = subprocess.run(argv, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+        if made.returncode:
+            raise LabError(f"ssh-keygen failed: {made.stderr.strip()}")
+    shutil.copyfile(str(connect.__file__), paths.connector)
+    paths.control_masters.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = paths.ssh_config.with_suffix(".new")
+    temporary.write_text(config(paths, nodes, interpreter()))
+    temporary.replace(paths.ssh_config)
+    paths.known_hosts.touch(mode=0o600)
+    return paths.ssh_key.with_suffix(".pub").read_text().strip()
+
+
+def pinned(paths: LabPaths, name: str) -> bool:
+    """Whether NAME's host key is known."""
+    try:
+        lines = paths.known_hosts.read_text().splitlines()
+    except FileNotFoundError:
+        return False
+    return any(line.split(" ", 1)[0] == name for line in lines)
+
+
+def first_contact(paths: LabPaths, name: str) -> None:
+    """Log in, and pin the host key if this is the first time.
+
+    The machine is told to sync before its key is taken for good: a key that only lay in the guest's memory would be
+    another one after a power-off. The wire is the lab's own, so there is nobody to take the key from but the machine.
+
+    Raises:
+        LabError: no login; the text is ssh's own.
+    """
+    argv = ["ssh", "-F", str(paths.ssh_config)]
+    if pinned(paths, name):
+        _run([*argv, name, "true"], name)
+        return
+    with tempfile.TemporaryDirectory(dir=paths.folder) as folder:
+        fresh = Path(folder) / "known_hosts"
+        options = ["-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{fresh}"']
+        _run([*argv, *options, name, "sync"], name)
+        with paths.known_hosts.open("a") as file:
+            file.write(fresh.read_text())
+
+
+def _run(argv: list[str], name: str) -> None:
+    try:
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=_FIRST_CONTACT_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LabError(f"{name}: ssh did not log in within {_FIRST_CONTACT_SECONDS} s") from error
+    if done.returncode:
+        raise LabError(f"{name}: ssh said: {done.stderr.strip()}")
+
+
+def end_shared(paths: LabPaths, name: str | None = None) -> None:
+    """End the shared connection to NAME, or all of them; local only, so it does not wait for a dead machine."""
+    if not paths.control_masters.is_dir() or not paths.ssh_config.exists():
+        return
+    for ear in paths.control_masters.iterdir():
+        if name is None or ear.name == name:
+            with suppress(subprocess.TimeoutExpired):
+                subprocess.run(
+                    ["ssh", "-F", str(paths.ssh_config), "-o", f'ControlPath="{ear}"', "-O", "exit", "none"],
+                    capture_output=True,
+                    check=False,
+                    timeout=5,
+                )
