@@ -177,6 +177,7 @@ class Lab:
         Returns:
             The time right after, in seconds since the epoch.
         """
+        find_node(node)
         known = self._machines()
         name = find_node(node, known).name
         others = [None] if peers is None else [p if p == HOST else find_node(p, known).name for p in peers]
@@ -212,6 +213,7 @@ class Lab:
         The lab's own SSH to it is spared, so that `heal` works at any loss.
         """
         faults.check_degrade(loss_percent, delay_ms)
+        find_node(node)
         name = find_node(node, self._machines()).name
         self._in_guest(name, faults.degrade_script(loss_percent, delay_ms))
         self._ask("degraded", node=name, effect={"loss_percent": loss_percent, "delay_ms": delay_ms})
