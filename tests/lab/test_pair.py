@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import time
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.runtime import ExitCode, Lab, LabError, lock
+from lab.runtime import NODES, ExitCode, Lab, LabError, lock
 from tests.lab.conftest import Cli
 
 pytestmark = pytest.mark.lab
@@ -40,14 +41,11 @@ def whole_again(pair: Lab) -> Iterator[None]:
 
 def on(lab: Lab, node: str, command: str, timeout: float = 30) -> str:
     """Output of COMMAND on NODE."""
-    return subprocess.run(
-        lab.ssh_argv(node, command),
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=timeout,
-        stdin=subprocess.DEVNULL,
-    ).stdout.strip()
+    argv = lab.ssh_argv(node, command)
+    done = subprocess.run(
+        argv, stdout=subprocess.PIPE, text=True, check=True, timeout=timeout, stdin=subprocess.DEVNULL
+    )
+    return done.stdout.strip()
 
 
 def reaches(lab: Lab, node: str, address: str) -> bool:
@@ -70,10 +68,7 @@ def test_up_again_changes_nothing_and_up_starts_what_is_missing(pair: Lab, cli: 
     assert after["w2"].boots == before.machines["w2"].boots + 1
 
 
-def test_a_second_lab_is_refused_by_name_and_leaves_nothing(
-    pair: Lab, cli: Cli, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("TANDEM_LAB_ALLOW_SECOND", raising=False)
+def test_a_second_lab_is_refused_by_name_and_leaves_nothing(pair: Lab, cli: Cli) -> None:
     if (first := lock.who_runs("another")) is None or first["name"] != pair.name:
         pytest.fail(f"this test needs the machine for itself, and another lab holds it: {first}")
     answer = cli("up", "--only", "nfs1", name="another")
@@ -119,10 +114,8 @@ def test_ways_in(pair: Lab, cli: Cli) -> None:
     assert "w1" in cli("logs", "w1").out
     for url in ("http://10.77.0.1:8080/key.asc", "http://10.77.0.1:5000/v2/"):
         assert on(pair, "w1", f"curl -s -o /dev/null -w '%{{http_code}}' {url}") == "200"
-    assert (
-        on(pair, "w1", "curl -s -o /dev/null -w '%{http_code}' -X POST http://10.77.0.1:5000/v2/x/blobs/uploads/")
-        == "405"
-    )
+    upload = "-X POST http://10.77.0.1:5000/v2/x/blobs/uploads/"
+    assert on(pair, "w1", f"curl -s -o /dev/null -w '%{{http_code}}' {upload}") == "405"
 
 
 def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> None:
@@ -179,29 +172,46 @@ def test_a_cut_from_one_peer_spares_the_others(pair: Lab) -> None:
     assert reaches(pair, "w1", pair.address("w2"))
 
 
-def ticks(lab: Lab, node: str) -> subprocess.Popen[str]:
-    """A connection kept to NODE that says something ten times a second."""
-    return subprocess.Popen(
-        lab.ssh_argv(node, "while sleep 0.1; do echo tick; done"), stdout=subprocess.PIPE, text=True, bufsize=1
-    )
+LISTEN = """
+import socket, time
+server = socket.create_server(("10.77.0.1", 7777))
+print("ready", flush=True)
+peer, _ = server.accept()
+while peer.recv(100):
+    print(time.time(), flush=True)
+"""
+TALK = """
+import socket, time
+peer = socket.create_connection(("10.77.0.1", 7777))
+while True:
+    peer.send(b"x")
+    time.sleep(0.05)
+"""
+HEAR_ONE = """
+import socket
+ear = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+ear.bind(("", 7777))
+ear.settimeout(3)
+print("ready", flush=True)
+try:
+    print(ear.recv(9).decode(), flush=True)
+except TimeoutError:
+    print("nothing", flush=True)
+"""
+
+
+def python_on(lab: Lab, node: str, program: str) -> list[str]:
+    """A command line that runs PROGRAM on NODE."""
+    return lab.ssh_argv(node, shlex.join(["python3", "-c", program]))
 
 
 def test_a_cut_stops_a_connection_that_is_open_already(pair: Lab) -> None:
     """From w1 to a program at the host's end, over one TCP connection, there before the cut and there after it."""
-    listener = (
-        "import socket, sys, time\n"
-        "s = socket.create_server(('10.77.0.1', 7777)); print('ready', flush=True)\n"
-        "c, _ = s.accept()\n"
-        "while c.recv(100): print(time.time(), flush=True)\n"
-    )
-    talker = (
-        "import socket,time\nc=socket.create_connection(('10.77.0.1',7777))\nwhile 1: c.send(b'x'); time.sleep(0.05)"
-    )
     heard: list[float] = []
-    ear = subprocess.Popen(pair.exec_argv("python3", "-c", listener), stdout=subprocess.PIPE, text=True)
+    ear = subprocess.Popen(pair.exec_argv("python3", "-c", LISTEN), stdout=subprocess.PIPE, text=True)
     assert ear.stdout is not None
     assert ear.stdout.readline() == "ready\n"
-    mouth = subprocess.Popen(pair.ssh_argv("w1", f'python3 -c "{talker}"'), stdin=subprocess.DEVNULL)
+    mouth = subprocess.Popen(python_on(pair, "w1", TALK), stdin=subprocess.DEVNULL)
     try:
         heard = [float(ear.stdout.readline()) for _ in range(20)]
         cut = pair.cut("w1", ["host"])
@@ -223,18 +233,16 @@ def test_a_cut_stops_a_connection_that_is_open_already(pair: Lab) -> None:
 def test_one_way_loses_only_what_the_machine_sends(pair: Lab) -> None:
     pair.cut("w1", ["w2"], one_way=True)
     assert not reaches(pair, "w1", pair.address("w2"))
-    capture = "timeout 3 python3 -c \"import socket; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('',7777)); print(s.recv(9))\""
-    for listening, talking, arrives in (("w1", "w2", True), ("w2", "w1", False)):
-        with subprocess.Popen(pair.ssh_argv(listening, capture), stdout=subprocess.PIPE, text=True) as ear:
-            time.sleep(0.7)
-            send = f"import socket; socket.socket(socket.AF_INET,socket.SOCK_DGRAM).sendto(b'x',('{pair.address(listening)}',7777))"
-            mac = on(pair, listening, "cat /sys/class/net/vec0/address")
-            # the neighbour's address is given: asking for it would need the way that is cut
-            on(pair, talking, f"ip neigh replace {pair.address(listening)} lladdr {mac} dev vec0 nud permanent")
-            on(pair, talking, f'python3 -c "{send}"')
+    for hearer, talker, arrives in (("w1", "w2", "x"), ("w2", "w1", "nothing")):
+        address = pair.address(hearer)
+        # the neighbour's hardware address is given: asking for it would need the way that is cut
+        on(pair, talker, f"ip neigh replace {address} lladdr {NODES[hearer].mac} dev vec0 nud permanent")
+        with subprocess.Popen(python_on(pair, hearer, HEAR_ONE), stdout=subprocess.PIPE, text=True) as ear:
             assert ear.stdout is not None
-            assert (ear.stdout.read().strip() == "b'x'") is arrives
-        on(pair, talking, f"ip neigh del {pair.address(listening)} dev vec0")
+            assert ear.stdout.readline() == "ready\n"
+            on(pair, talker, f"bash -c 'printf x > /dev/udp/{address}/7777'")
+            assert ear.stdout.readline().strip() == arrives
+        on(pair, talker, f"ip neigh del {address} dev vec0")
 
 
 def test_cut_from_everybody_and_heal_of_one_machine(pair: Lab) -> None:
