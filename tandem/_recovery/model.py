@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from tandem._recovery.profiles import RecoveryProfile
 
@@ -79,6 +79,10 @@ _LAST_STAGE: Final[Mapping[Behaviour, Stage]] = MappingProxyType(
         "node-agent": "endpoints_out",
     }
 )
+
+
+BEHAVIOURS: Final[Mapping[str, Behaviour]] = MappingProxyType({name: name for name in get_args(Behaviour)})
+"""Every behaviour by its name, for text that comes from outside."""
 
 
 def predict(

@@ -59,6 +59,14 @@ class Driver(Protocol):
 
 
 @runtime_checkable
+class TimedDriver(Protocol):
+    """What a driver offers when a fault's moment is not the call's, as with a person at the switch."""
+
+    struck_at: float | None
+    """The moment of the last fault, seconds since the epoch by this machine's clock."""
+
+
+@runtime_checkable
 class ProfileDriver(Protocol):
     """What a driver may offer besides: putting a recovery profile in force, which `--compare` needs."""
 

@@ -1,0 +1,1 @@
+"""The drivers that come with the package; the machine lab brings its own."""
