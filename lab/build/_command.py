@@ -1,0 +1,60 @@
+"""`python -m lab build`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from lab.build._errors import BuildError
+from lab.build._progress import clock, default_progress
+from lab.build._registry import session
+
+
+def build(
+    only: Annotated[list[str] | None, typer.Option("--only", help="Only this artifact and what it needs.")] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print what there is as JSON.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare digests.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Take newer Debian packages where there are some.")
+    ] = False,
+) -> None:
+    """Build what is missing: kernel, machines' image, packages, container images, tools."""
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a build that is ended cleans up behind itself
+    begin = time.monotonic()
+    current = session()
+    try:
+        results = current.ensure(
+            only or list(current.recipes),
+            default_progress(),
+            full=verify,
+            refresh=refresh,
+        )
+    except BuildError as error:
+        sys.stderr.write(f"{error}\n")
+        raise typer.Exit(1) from error
+    except KeyboardInterrupt as error:
+        sys.stderr.write("interrupted; what was finished is kept\n")
+        raise typer.Exit(130) from error
+    if json_output:
+        listed = {
+            name: {
+                "key": result.key,
+                "folder": str(result.folder),
+                "seconds": result.seconds,
+                "info": dict(result.info),
+            }
+            for name, result in results.items()
+        }
+        sys.stdout.write(json.dumps(listed, indent=1) + "\n")
+    else:
+        sys.stderr.write(f"{len(results)} artifacts are there ({clock(time.monotonic() - begin)})\n")
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

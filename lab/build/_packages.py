@@ -1,0 +1,234 @@
+"""The lab's apt repositories: upstream's package names and layout, our binaries, signed with a key of this machine.
+
+The roles install from them exactly as from pkgs.k8s.io and download.docker.com; only the address and the key differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.build._apt import Suite
+from lab.build._cache import hash_tree
+from lab.build._go import CNI_PLUGINS, kubernetes_version, module_version
+from lab.build._machine import SUITE
+from lab.build._paths import LAB
+from lab.build._recipe import Bench, Recipe
+from lab.build._run import Runner
+
+PACKAGES = LAB / "packages"
+_EPOCH = "1700000000"
+"""The time stamp inside packages, so that the same input gives the same package."""
+
+
+@dataclass(frozen=True)
+class Deb:
+    """One package: its name, where its version comes from, and which programs go where."""
+
+    name: str
+    repository: str
+    version: str
+    programs: Mapping[str, tuple[str, ...]]
+    """Recipe to the programs taken from it."""
+    folder: str = "usr/bin"
+
+
+def debs() -> list[Deb]:
+    """All packages of the lab's repositories."""
+    kubernetes = f"{kubernetes_version().removeprefix('v')}-1.1"
+    cni = module_version("cni-plugins", "github.com/containernetworking/plugins").removeprefix("v")
+    containerd = module_version("containerd", "github.com/containerd/containerd/v2").removeprefix("v")
+    plugins = tuple(name for names in CNI_PLUGINS.values() for name in names)
+    return [
+        *(
+            Deb(name, "kubernetes", kubernetes, {"go-kubernetes": (name,)})
+            for name in ("kubelet", "kubeadm", "kubectl")
+        ),
+        Deb("kubernetes-cni", "kubernetes", f"{cni}-1.1", {"go-cni-plugins": plugins}, "opt/cni/bin"),
+        Deb(
+            "containerd.io",
+            "docker",
+            f"{containerd}-1",
+            {"go-containerd": ("containerd", "containerd-shim-runc-v2", "ctr"), "runc": ("runc",)},
+        ),
+    ]
+
+
+class Runc(Recipe):
+    """runc as Debian builds it; its seccomp needs C libraries that our Go builds do without."""
+
+    name = "runc"
+    summary = f"runc of Debian {SUITE}"
+    host_tools = ("dpkg-deb",)
+
+    def inputs(self) -> Mapping[str, object]:
+        """The suite; the version is a pin."""
+        return {"suite": SUITE}
+
+    def resolve(self, run: Runner, scratch: Path) -> Mapping[str, str]:
+        """The version that the suite has."""
+        suite = Suite(SUITE, scratch, run)
+        suite.update()
+        return {"version": dict(suite.versions("^runc$"))["runc"]}
+
+    def build(self, bench: Bench) -> None:
+        """Download, unpack, keep the program."""
+        suite = Suite(SUITE, bench.scratch / "apt", bench.run)
+        suite.update()
+        package = suite.download("runc", bench.scratch)
+        bench.run("dpkg-deb", "-x", package, bench.scratch / "root")
+        shutil.copy2(bench.scratch / "root/usr/sbin/runc", bench.out / "runc")
+        bench.info["version"] = bench.pins["version"]
+
+
+class SigningKey(Recipe):
+    """The key that signs the lab's repositories: made here, kept in the cache, never in the checkout."""
+
+    name = "signing-key"
+    summary = "signing key of the package repositories"
+    host_tools = ("gpg", "gpgconf")
+
+    def inputs(self) -> Mapping[str, object]:
+        """What kind of key it is."""
+        return {"algorithm": "ed25519", "user": _USER}
+
+    def build(self, bench: Bench) -> None:
+        """Generate the pair."""
+        with _gnupg_home(bench.run) as home:
+            bench.run(
+                "gpg",
+                "--homedir",
+                home,
+                "--batch",
+                "--passphrase",
+                "",
+                "--quick-generate-key",
+                _USER,
+                "ed25519",
+                "sign",
+                "never",
+            )
+            for option, name in (("--export", "key.asc"), ("--export-secret-keys", "secret.asc")):
+                bench.run(
+                    "gpg",
+                    "--homedir",
+                    home,
+                    "--batch",
+                    "--armor",
+                    "--output",
+                    bench.out / name,
+                    option,
+                    _USER,
+                )
+        (bench.out / "secret.asc").chmod(0o600)
+
+
+class AptRepositories(Recipe):
+    """The tree that the lab serves: key.asc, kubernetes/ and docker/."""
+
+    name = "apt"
+    summary = "deb packages and signed apt repositories"
+    needs = ("go-kubernetes", "go-cni-plugins", "go-containerd", "runc", "signing-key")
+    host_tools = ("dpkg-deb", "apt-ftparchive", "gpg", "gpgconf")
+
+    def inputs(self) -> Mapping[str, object]:
+        """Our package folders and how they are put together."""
+        return {"packages": hash_tree(PACKAGES), "code": hash_tree(Path(__file__))}
+
+    def build(self, bench: Bench) -> None:
+        """Make every package, then index and sign each repository."""
+        key = bench.needs["signing-key"]
+        shutil.copy2(key / "key.asc", bench.out / "key.asc")
+        for deb in debs():
+            self._package(bench, deb)
+        with _gnupg_home(bench.run) as home:
+            bench.run("gpg", "--homedir", home, "--batch", "--import", key / "secret.asc")
+            for repository in sorted({deb.repository for deb in debs()}):
+                self._index(bench, bench.out / repository, home)
+
+    @staticmethod
+    def _package(bench: Bench, deb: Deb) -> None:
+        root = bench.scratch / deb.name
+        ours = PACKAGES / deb.name
+        if (ours / "files").exists():
+            shutil.copytree(ours / "files", root)
+        for recipe, programs in deb.programs.items():
+            for program in programs:
+                target = root / deb.folder / program
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(bench.needs[recipe] / program, target)
+        size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file()) // 1024
+        for path in root.rglob("*"):
+            path.chmod(0o755 if path.is_dir() or (os.access(path, os.X_OK) and "bin" in path.parts) else 0o644)
+        shutil.copytree(ours / "DEBIAN", root / "DEBIAN")
+        control = root / "DEBIAN/control"
+        control.write_text(control.read_text().replace("@VERSION@", deb.version).replace("@SIZE@", str(size)))
+        for path in (root / "DEBIAN").iterdir():
+            path.chmod(0o755 if path.name in ("preinst", "postinst", "prerm", "postrm") else 0o644)
+        root.chmod(0o755)
+        (root / "DEBIAN").chmod(0o755)
+        folder = bench.out / deb.repository
+        folder.mkdir(exist_ok=True)
+        bench.run(
+            "dpkg-deb",
+            "--root-owner-group",
+            "-Zzstd",
+            "-z3",
+            "--build",
+            root,
+            folder / f"{deb.name}_{deb.version}_amd64.deb",
+            env={"SOURCE_DATE_EPOCH": _EPOCH},
+        )
+
+    @staticmethod
+    def _index(bench: Bench, folder: Path, home: Path) -> None:
+        listing = bench.run.output("apt-ftparchive", "packages", ".", cwd=folder)
+        (folder / "Packages").write_text(listing)
+        release = bench.run.output(
+            "apt-ftparchive",
+            "-o",
+            "APT::FTPArchive::Release::Origin=tandem-lab",
+            "-o",
+            f"APT::FTPArchive::Release::Label={folder.name}",
+            "-o",
+            "APT::FTPArchive::Release::Architectures=amd64",
+            "release",
+            ".",
+            cwd=folder,
+        )
+        (folder / "Release").write_text(release)
+        for arguments, name in ((("--clearsign",), "InRelease"), (("--armor", "--detach-sign"), "Release.gpg")):
+            bench.run(
+                "gpg",
+                "--homedir",
+                home,
+                "--batch",
+                "--pinentry-mode",
+                "loopback",
+                "--passphrase",
+                "",
+                *arguments,
+                "--output",
+                folder / name,
+                folder / "Release",
+            )
+
+
+_USER = "Tandem lab packages <lab@tandem-ha.io>"
+
+
+@contextlib.contextmanager
+def _gnupg_home(run: Runner) -> Iterator[Path]:
+    """A GnuPG folder for one use, in a short path as its agent's socket needs; the agent ends with it."""
+    with tempfile.TemporaryDirectory(prefix="tandem-gpg-") as name:
+        home = Path(name)
+        home.chmod(0o700)
+        try:
+            yield home
+        finally:
+            run("gpgconf", "--homedir", home, "--kill", "all")

@@ -1,0 +1,39 @@
+"""The list of everything that `python -m lab build` makes."""
+
+from __future__ import annotations
+
+from lab.build._cache import Store
+from lab.build._go import tool_recipes
+from lab.build._images import BaseImage, Busybox, Image, Pause, Registry, specs
+from lab.build._kernel import Kernel
+from lab.build._machine import Machine, MachineRoot
+from lab.build._packages import AptRepositories, Runc, SigningKey
+from lab.build._paths import cache_root
+from lab.build._recipe import Recipe
+from lab.build._session import Session
+from lab.build._tools import Pulumi, Tools
+
+
+def recipes() -> list[Recipe]:
+    """All recipes, in the order in which a cold build shows results soonest."""
+    return [
+        Kernel(),
+        MachineRoot(),
+        Machine(),
+        *tool_recipes(),
+        Runc(),
+        SigningKey(),
+        AptRepositories(),
+        Pause(),
+        Busybox(),
+        BaseImage(),
+        *(Image(spec) for spec in specs()),
+        Registry(),
+        Pulumi(),
+        Tools(),
+    ]
+
+
+def session() -> Session:
+    """All recipes over this user's cache."""
+    return Session(recipes(), Store(cache_root()))

@@ -1,0 +1,75 @@
+"""What the rest of the lab asks for: where the kernel, the base image, the repositories and the tools are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.build._cache import Result
+from lab.build._errors import BuildError
+from lab.build._progress import default_progress
+from lab.build._registry import session
+from lab.build._session import Progress
+
+_FINAL = ("kernel", "machine", "apt", "registry", "tools")
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Paths of everything that a lab is made of. Nobody may write below them."""
+
+    kernel: Path
+    """The `linux` program that is a machine."""
+    base_image: Path
+    """ext4, the machines' copy-on-write files lie over it."""
+    apt_root: Path
+    """Static tree for HTTP: key.asc, kubernetes/, docker/."""
+    registry_root: Path
+    """Storage of a docker-registry (filesystem driver); to be served read-only."""
+    tools: Path
+    """Folder for PATH: kubectl, kubeadm, etcdctl, pulumi, pulumi-resource-kubernetes, pulumi-language-python."""
+
+
+def ensure(*, progress: Progress | None = None) -> Artifacts:
+    """Build what is missing; a second call takes seconds.
+
+    Args:
+        progress: Told of every step; by default a live table on a terminal, else lines, on standard error.
+
+    Raises:
+        BuildError: Something could not be built; says what, with the end of its log.
+    """
+    results = session().ensure(_FINAL, progress if progress is not None else default_progress())
+    return _paths({name: result.folder for name, result in results.items()})
+
+
+def require() -> Artifacts:
+    """The artifacts as they are; builds and downloads nothing.
+
+    Raises:
+        BuildError: Something is missing or broken; names it and says what to do.
+    """
+    return _paths(_found(_FINAL))
+
+
+def tools() -> Path:
+    """The tool folder alone, as `require` does."""
+    return _found(("tools",))["tools"]
+
+
+def _found(names: tuple[str, ...]) -> dict[str, Path]:
+    there: dict[str, Result | None] = session().find(names)
+    missing = [name for name in names if there[name] is None]
+    if missing:
+        raise BuildError(f"the lab's {', '.join(missing)} is not built or not whole; run `python -m lab build`")
+    return {name: result.folder for name, result in there.items() if result is not None}
+
+
+def _paths(folders: dict[str, Path]) -> Artifacts:
+    return Artifacts(
+        kernel=folders["kernel"] / "linux",
+        base_image=folders["machine"] / "base.img",
+        apt_root=folders["apt"],
+        registry_root=folders["registry"],
+        tools=folders["tools"],
+    )
