@@ -1,0 +1,152 @@
+"""Filters of Tandem's roles: profiles as settings, kubeadm's documents merged, findings and differences."""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.errors import AnsibleFilterError
+
+# The pure functions live beside this folder and use the package `tandem`; both are found from the project's root.
+sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+
+from plugins.module_utils import tandem_checks, tandem_kubeadm, tandem_tuning  # noqa: E402
+
+from tandem import recovery  # noqa: E402
+
+
+def _plain(value: Any) -> Any:
+    """A value without Ansible's own string and dict classes, which YAML cannot write."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, str):
+        return str(value)
+    return value
+
+
+def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function with plain data in, and its own errors told as filter errors."""
+
+    def filter_function(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*map(_plain, args), **{key: _plain(value) for key, value in kwargs.items()})
+        except ValueError as error:
+            raise AnsibleFilterError(str(error)) from error
+
+    filter_function.__doc__ = function.__doc__
+    return filter_function
+
+
+def merged_cluster(text: str, settings: dict[str, Any], components: list[str] | None = None) -> str:
+    """The kubeadm-config document with our settings in it, as YAML; the same text when nothing changes."""
+    document = yaml.safe_load(text)
+    merged = tandem_kubeadm.merge_cluster_configuration(
+        document, settings, components or [tandem_tuning.CONTROLLER_MANAGER, tandem_tuning.API_SERVER]
+    )
+    return text if merged == document else yaml.safe_dump(merged, sort_keys=True)
+
+
+def merged_kubelet(text: str, settings: dict[str, Any]) -> str:
+    """The kubelet-config document with our settings in it, as YAML; the same text when nothing changes."""
+    document = yaml.safe_load(text)
+    merged = tandem_kubeadm.merge_kubelet_configuration(document, settings)
+    return text if merged == document else yaml.safe_dump(merged, sort_keys=True)
+
+
+def init_documents(base: list[dict[str, Any]], settings: dict[str, Any]) -> str:
+    """The documents for `kubeadm init` with the profile's settings in them, so that tuning finds nothing to do."""
+    merged = []
+    for document in base:
+        kind = document["kind"]
+        if kind == "ClusterConfiguration":
+            merged.append(tandem_kubeadm.merge_cluster_configuration(document, settings))
+        elif kind == "KubeletConfiguration":
+            merged.append(tandem_kubeadm.merge_kubelet_configuration(document, settings))
+        else:
+            merged.append(document)
+    return yaml.safe_dump_all(merged, sort_keys=True)
+
+
+def tuning_plan(cluster: dict[str, Any], profile: str) -> list[str]:
+    """In which order the live cluster takes the profile's values; empty when kubeadm's documents hold them already."""
+    live = tandem_tuning.live_profile(
+        yaml.safe_load(cluster["kubeadm_config"]) or {}, yaml.safe_load(cluster["kubelet_config"]) or {}
+    )
+    return tandem_tuning.plan(live, recovery.profile(profile))
+
+
+def kubeadm_findings(text: str) -> list[str]:
+    """What forbids merging into the kubeadm-config document, as sentences."""
+    return tandem_kubeadm.check_cluster_configuration(yaml.safe_load(text) or {})
+
+
+def kubeconfig_for(text: str, server: str, server_name: str, cluster: str) -> str:
+    """An admin.conf for the control node: another way to the API server, the same certificate checks, named contexts."""
+    document = yaml.safe_load(text)
+    for entry in document["clusters"]:
+        entry["name"] = cluster
+        entry["cluster"]["server"] = server
+        entry["cluster"]["tls-server-name"] = server_name
+    for entry in document["users"]:
+        entry["name"] = f"{cluster}-admin"
+    document["contexts"] = [{"name": cluster, "context": {"cluster": cluster, "user": f"{cluster}-admin"}}]
+    document["current-context"] = cluster
+    return yaml.safe_dump(document, sort_keys=True)
+
+
+def token_kubeconfig(text: str, token: str, user: str) -> str:
+    """A kubeconfig's cluster with a service account's token (base64, as a Secret holds it) instead of its user."""
+    document = yaml.safe_load(text)
+    name = document["clusters"][0]["name"]
+    document["users"] = [{"name": user, "user": {"token": base64.b64decode(token).decode()}}]
+    document["contexts"] = [{"name": name, "context": {"cluster": name, "user": user}}]
+    document["current-context"] = name
+    return yaml.safe_dump(document, sort_keys=True)
+
+
+def join_arguments(command: str) -> dict[str, str]:
+    """Endpoint, token and CA hash from `kubeadm token create --print-join-command`."""
+    words = command.split()
+    return {
+        "endpoint": words[words.index("join") + 1],
+        "token": words[words.index("--token") + 1],
+        "ca_hash": words[words.index("--discovery-token-ca-cert-hash") + 1],
+    }
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """All filters by name."""
+        named = {
+            "tandem_settings": tandem_tuning.settings,
+            "tandem_plan": tuning_plan,
+            "tandem_merged_cluster": merged_cluster,
+            "tandem_merged_kubelet": merged_kubelet,
+            "tandem_init_documents": init_documents,
+            "tandem_kubeadm_findings": kubeadm_findings,
+            "tandem_inventory_findings": tandem_checks.inventory_findings,
+            "tandem_profile_warnings": tandem_checks.profile_warnings,
+            "tandem_machines_findings": tandem_checks.machines_findings,
+            "tandem_site_differences": tandem_checks.site_differences,
+            "tandem_cluster_differences": tandem_checks.cluster_differences,
+            "tandem_component_differences": lambda node, host, component, wanted: tandem_checks.component_differences(
+                host, node, component, wanted
+            ),
+            "tandem_pending_components": tandem_checks.pending_components,
+            "tandem_pending_kubelets": tandem_checks.pending_kubelets,
+            "tandem_coredns_patch_differences": tandem_checks.coredns_patch_differences,
+            "tandem_coredns_differences": tandem_checks.coredns_differences,
+            "tandem_sentences": tandem_checks.sentences,
+            "tandem_kubeconfig": kubeconfig_for,
+            "tandem_token_kubeconfig": token_kubeconfig,
+            "tandem_join_arguments": join_arguments,
+        }
+        return {name: _guarded(function) for name, function in named.items()}

@@ -1,0 +1,163 @@
+#!/usr/bin/python
+"""Ansible module: the state of a cluster, read through the API in one go and without changing anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tandem_kube import Kube, KubeError
+
+DOCUMENTATION = """
+module: tandem_cluster
+short_description: Reads what Tandem's roles need to know about a cluster
+description:
+  - One read-only call on the control node in place of a dozen. Runs in check mode.
+options:
+  kubeconfig:
+    description: Path of the kubeconfig.
+    type: path
+    required: true
+  configz:
+    description: Whether to ask each kubelet for its live configuration.
+    type: bool
+    default: false
+  storage_class:
+    description: Name of the storage class to look up.
+    type: str
+    default: ''
+  storage_namespace:
+    description: Namespace of the volume provisioner.
+    type: str
+    default: ''
+  node_restriction:
+    description: Whether to try, as the first worker's kubelet and in dry run, to change another node.
+    type: bool
+    default: false
+author: Tandem
+"""
+
+EXAMPLES = """
+- name: The cluster's state is known
+  tandem_cluster:
+    kubeconfig: build/kubeconfig/lab/admin.conf
+  register: cluster
+  delegate_to: localhost
+"""
+
+RETURN = """
+cluster:
+  description: The cluster's state. C(reachable) is false, with an C(error), when the API does not answer.
+  returned: always
+  type: dict
+"""
+
+CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
+
+
+def node_state(node: dict[str, Any]) -> dict[str, Any]:
+    """What matters of a Node object."""
+    conditions = {condition["type"]: condition for condition in node["status"].get("conditions", [])}
+    addresses = {entry["type"]: entry["address"] for entry in node["status"].get("addresses", [])}
+    return {
+        "ready": conditions.get("Ready", {}).get("status", "Unknown"),
+        "labels": node["metadata"].get("labels", {}),
+        "taints": [taint["key"] for taint in node["spec"].get("taints", [])],
+        "pod_cidr": node["spec"].get("podCIDR", ""),
+        "address": addresses.get("InternalIP", ""),
+        "kubelet_version": node["status"]["nodeInfo"]["kubeletVersion"],
+        "control_plane": CONTROL_PLANE_LABEL in node["metadata"].get("labels", {}),
+    }
+
+
+def pod_state(pod: dict[str, Any]) -> dict[str, Any]:
+    """What matters of a Pod object."""
+    statuses = pod["status"].get("containerStatuses", [])
+    conditions = {entry["type"]: entry["status"] for entry in pod["status"].get("conditions", [])}
+    return {
+        "namespace": pod["metadata"]["namespace"],
+        "name": pod["metadata"]["name"],
+        "uid": pod["metadata"]["uid"],
+        "node": pod["spec"].get("nodeName", ""),
+        "labels": pod["metadata"].get("labels", {}),
+        "ready": conditions.get("Ready") == "True",
+        "restarts": sum(status["restartCount"] for status in statuses),
+        "static": "kubernetes.io/config.mirror" in pod["metadata"].get("annotations", {}),
+        "tolerations": pod["spec"].get("tolerations", []),
+        "deleting": "deletionTimestamp" in pod["metadata"],
+    }
+
+
+def node_restriction(api: Kube, nodes: dict[str, Any]) -> dict[str, Any]:
+    """Whether a kubelet's identity may change another node: it must not. Asked for real, in dry run."""
+    workers = sorted(name for name, state in nodes.items() if not state["control_plane"])
+    others = sorted(name for name in nodes if name not in workers[:1])
+    if not workers or not others:
+        return {"asked": False}
+    headers = {
+        "Impersonate-User": f"system:node:{workers[0]}",
+        "Impersonate-Group": "system:nodes",
+        "Content-Type": "application/merge-patch+json",
+    }
+    body = {"metadata": {"labels": {"tandem-ha.io/node-restriction-test": "yes"}}}
+    try:
+        api.request("PATCH", f"/api/v1/nodes/{others[0]}?dryRun=All", body=body, headers=headers)
+    except KubeError as error:
+        return {"asked": True, "refused": error.status == 403, "status": error.status, "as": workers[0]}
+    return {"asked": True, "refused": False, "status": 200, "as": workers[0]}
+
+
+def gather(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
+    """Everything, as one dict."""
+    nodes = {node["metadata"]["name"]: node_state(node) for node in api.get("/api/v1/nodes")["items"]}
+    system = "/api/v1/namespaces/kube-system"
+
+    def data(path: str) -> dict[str, str]:
+        return dict((api.find(path) or {}).get("data", {}))
+
+    state: dict[str, Any] = {
+        "reachable": True,
+        "version": api.get("/version")["gitVersion"],
+        "nodes": nodes,
+        "kubeadm_config": data(f"{system}/configmaps/kubeadm-config").get("ClusterConfiguration", ""),
+        "kubelet_config": data(f"{system}/configmaps/kubelet-config").get("kubelet", ""),
+        "record": data("/api/v1/namespaces/tandem-system/configmaps/recovery-profile"),
+        "pods": [pod_state(pod) for pod in api.get("/api/v1/pods")["items"]],
+        "coredns": api.find("/apis/apps/v1/namespaces/kube-system/deployments/coredns"),
+        "configz": {},
+    }
+    if parameters["configz"]:
+        for name, node in nodes.items():
+            if node["ready"] == "True":
+                state["configz"][name] = api.get(f"/api/v1/nodes/{name}/proxy/configz")["kubeletconfig"]
+    if parameters["storage_class"]:
+        state["storage_class"] = api.find(f"/apis/storage.k8s.io/v1/storageclasses/{parameters['storage_class']}")
+    if parameters["storage_namespace"]:
+        namespace = parameters["storage_namespace"]
+        state["provisioner"] = api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/local-path-provisioner")
+    if parameters["node_restriction"]:
+        state["node_restriction"] = node_restriction(api, nodes)
+    return state
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "configz": {"type": "bool", "default": False},
+            "storage_class": {"type": "str", "default": ""},
+            "storage_namespace": {"type": "str", "default": ""},
+            "node_restriction": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        state = gather(Kube(module.params["kubeconfig"]), module.params)
+    except KubeError as error:
+        state = {"reachable": False, "error": str(error), "nodes": {}, "pods": []}
+    module.exit_json(changed=False, cluster=state)
+
+
+if __name__ == "__main__":
+    main()
