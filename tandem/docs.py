@@ -54,8 +54,8 @@ def profiles_page() -> str:
         "## Predicted windows",
         "",
         "Seconds after a worker's power loss. Ready=Unknown falls into [G - R, G + 2P]: the last heartbeat is up to R",
-        "old, a tick of the monitor sees it up to P late, and the first tick after the grace acts up to P late. What is",
-        "added for the API, the container's start and kube-proxy was measured in the lab, whose machines are slow.",
+        "old, a tick of the monitor sees it up to P late, and the first tick after the grace acts up to P late. What",
+        "is added for the API, the container's start and kube-proxy was measured in the lab, whose machines are slow.",
     ]
     for behaviour, text in _BEHAVIOURS:
         windows = [recovery.predict(p, behaviour) for p in profiles]

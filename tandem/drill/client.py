@@ -11,8 +11,8 @@ input steers it).
 - `kept-wait`: one connection without any time-out, as a naive program does: it waits for the kernel to tell.
 
 Output, one JSON object a line: `{"hello": wall clock}`, then `{"a": app, "v": vantage, "k": kind, "n": number, "t":
-wall clock at the start, "s": seconds taken, "e": error or absent, "pod", "epoch", "seq"}` a request, at last `{"end": wall
-clock}`. Wall clock is this machine's clock at the start plus the monotonic time since: a step moves nothing.
+wall clock at the start, "s": seconds taken, "e": error or absent, "pod", "epoch", "seq"}` a request, at last `{"end":
+wall clock}`. Wall clock is this machine's clock at the start plus the monotonic time since: a step moves nothing.
 With `stdin`, each line received is answered by `{"clock": wall clock}`, and its end ends the run.
 """
 

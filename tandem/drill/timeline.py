@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from tandem.drill.apps import App
@@ -142,9 +143,11 @@ def serving(app: App, lost: Collection[str], samples: Iterable[Sample], scene: S
     if app.behaviour in SUCCESSOR:
         answers = [s.end for s in mine if s.error is None and s.pod not in lost]
         return round(min(answers) - scene.fault, 2) if answers else None
+    if not mine:
+        return None
     failures = sorted(s.end for s in mine if s.error is not None)
-    for end, following in zip(failures, [*failures[1:], scene.until + QUIET_SECONDS], strict=True):
-        if following - end > QUIET_SECONDS:
-            # Silence that the end of the observation cuts short proves nothing.
-            return round(end - scene.fault, 2) if scene.until - end >= QUIET_SECONDS else None
-    return 0.0 if mine and not failures else None
+    # Silence that the end of the observation cuts short proves nothing, hence `until` as the last mark.
+    for end, following in pairwise([*(failures or [scene.fault]), scene.until]):
+        if following - end >= QUIET_SECONDS:
+            return round(end - scene.fault, 2)
+    return None
