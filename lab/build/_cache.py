@@ -1,7 +1,7 @@
 """A store of build results, each in a folder named by a key of everything that went into it.
 
-Three promises hold it together. A result is published by one rename of a finished folder, so a reader sees all of it or
-none. A manifest beside the files says what they must be, so a result that was cut short or changed afterwards is refused
+Three promises hold it together. A result is published by one rename of a finished folder: a reader sees all of it or
+Three promises hold it together. A result is published by one rename of a finished folder: readers see all of it or
 and built again. A lock per result keeps two builds from doing the same work: the second takes what the first made.
 """
 

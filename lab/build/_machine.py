@@ -103,7 +103,8 @@ class Machine(Recipe):
 
     def inputs(self) -> Mapping[str, object]:
         """Our files and how they are put together."""
-        return {"files": hash_tree(MACHINE / "files"), "code": hash_tree(Path(__file__)), "size": SIZE}
+        units = {"masked": _MASKED, "disabled": _DISABLED, "enabled": _ENABLED}
+        return {"files": hash_tree(MACHINE / "files"), "units": units, "size": SIZE}
 
     def build(self, bench: Bench) -> None:
         """Unpack Debian, add our files, choose the units, write the image."""
@@ -187,9 +188,4 @@ class Machine(Recipe):
         for index in ("modules.builtin", "modules.builtin.modinfo", "modules.order"):
             source = kernel / index
             (modules / index).write_bytes(source.read_bytes() if source.exists() else b"")
-        bench.run("depmod", "-b", root / "usr", release) if not (root / "lib/modules").exists() else bench.run(
-            "depmod",
-            "-b",
-            root,
-            release,
-        )
+        bench.run("depmod", "-b", root, release)

@@ -138,7 +138,7 @@ class AptRepositories(Recipe):
 
     def inputs(self) -> Mapping[str, object]:
         """Our package folders and how they are put together."""
-        return {"packages": hash_tree(PACKAGES), "code": hash_tree(Path(__file__))}
+        return {"packages": hash_tree(PACKAGES), "debs": [str(deb) for deb in debs()], "epoch": _EPOCH}
 
     def build(self, bench: Bench) -> None:
         """Make every package, then index and sign each repository."""

@@ -11,7 +11,8 @@ from lab.build._progress import default_progress
 from lab.build._registry import session
 from lab.build._session import Progress
 
-_FINAL = ("kernel", "machine", "apt", "registry", "tools")
+_BOOT = ("kernel", "machine", "apt", "registry")
+"""What a lab needs to come up; the tools are for the control node and are asked for apart."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,11 @@ class Artifacts:
     """Static tree for HTTP: key.asc, kubernetes/, docker/."""
     registry_root: Path
     """Storage of a docker-registry (filesystem driver); to be served read-only."""
-    tools: Path
-    """Folder for PATH: kubectl, kubeadm, etcdctl, pulumi, pulumi-resource-kubernetes, pulumi-language-python."""
+
+    @property
+    def tools(self) -> Path:
+        """Folder for PATH: kubectl, kubeadm, etcdctl, pulumi, its provider and its language host; else `BuildError`."""
+        return tools()
 
 
 def ensure(*, progress: Progress | None = None) -> Artifacts:
@@ -39,17 +43,17 @@ def ensure(*, progress: Progress | None = None) -> Artifacts:
     Raises:
         BuildError: Something could not be built; says what, with the end of its log.
     """
-    results = session().ensure(_FINAL, progress if progress is not None else default_progress())
+    results = session().ensure((*_BOOT, "tools"), progress if progress is not None else default_progress())
     return _paths({name: result.folder for name, result in results.items()})
 
 
 def require() -> Artifacts:
-    """The artifacts as they are; builds and downloads nothing.
+    """The artifacts that machines are made of, as they are; builds and downloads nothing.
 
     Raises:
         BuildError: Something is missing or broken; names it and says what to do.
     """
-    return _paths(_found(_FINAL))
+    return _paths(_found(_BOOT))
 
 
 def tools() -> Path:
@@ -71,5 +75,4 @@ def _paths(folders: dict[str, Path]) -> Artifacts:
         base_image=folders["machine"] / "base.img",
         apt_root=folders["apt"],
         registry_root=folders["registry"],
-        tools=folders["tools"],
     )

@@ -1,0 +1,12 @@
+"""The Go modules are what their go.sum says."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.build._go import modules, verify
+
+
+@pytest.mark.parametrize("module", modules())
+def test_module_matches_its_hashes(module: str) -> None:
+    assert verify([module]) == {}
