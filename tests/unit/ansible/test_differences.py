@@ -1,0 +1,179 @@
+"""Live values against wanted ones: each difference names host, key, wanted and found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+from plugins.module_utils import tandem_checks as checks
+from plugins.module_utils import tandem_kubeadm as kubeadm
+from plugins.module_utils import tandem_tuning as tuning
+
+Node = Callable[..., dict[str, Any]]
+
+SETTINGS = tuning.settings("balanced")
+PATCH = {"spec": {"template": {"spec": {"tolerations": SETTINGS["pod_tolerations"]}}}}
+
+
+def control_plane(node: Node, **flags: str) -> dict[str, Any]:
+    processes = {
+        "kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]},
+        "kube-apiserver": {
+            "pid": 2,
+            "args": {"enable-admission-plugins": "NodeRestriction", **SETTINGS["api_server_args"], **flags},
+            "environ": {},
+        },
+        "kube-controller-manager": {
+            "pid": 3,
+            "args": dict(SETTINGS["controller_manager_args"]),
+            "environ": SETTINGS["controller_manager_env"],
+        },
+    }
+    return node(processes=processes)
+
+
+def cluster(**changes: Any) -> dict[str, Any]:
+    document = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
+    ready = {"ready": "True", "labels": {}, "control_plane": False}
+    return {
+        "reachable": True,
+        "nodes": {
+            "cp": {**ready, "control_plane": True, "labels": {"node.kubernetes.io/exclude-disruption": ""}},
+            "a": {**ready, "labels": {"share": "mounted"}},
+        },
+        "kubeadm_config": yaml.safe_dump(kubeadm.merge_cluster_configuration(document, SETTINGS)),
+        "kubelet_config": yaml.safe_dump(kubeadm.merge_kubelet_configuration({}, SETTINGS)),
+        "record": {"profile": "balanced"},
+        "configz": {name: dict(SETTINGS["kubelet_configuration"]) for name in ("cp", "a")},
+        "coredns": {"spec": {"replicas": 2, "template": {"spec": {"tolerations": SETTINGS["pod_tolerations"]}}}},
+        "pods": [
+            {"labels": {"k8s-app": "kube-dns"}, "deleting": False, "ready": True, "node": name} for name in ("cp", "a")
+        ],
+        "storage_class": {"provisioner": "x", "reclaimPolicy": "Retain", "volumeBindingMode": "Immediate"},
+        "provisioner": {"status": {"availableReplicas": 1}},
+        "node_restriction": {"asked": True, "refused": True, "status": 403, "as": "a"},
+        **changes,
+    }
+
+
+CLUSTER_WANTED: dict[str, Any] = {
+    "settings": SETTINGS,
+    "nodes": ["cp", "a"],
+    "workers": ["a"],
+    "share_label": {"key": "share", "value": "mounted"},
+    "coredns": PATCH,
+    "storage_class": {"name": "c", "provisioner": "x", "reclaimPolicy": "Retain", "volumeBindingMode": "Immediate"},
+}
+
+
+def test_what_is_as_wanted_has_no_difference(node: Node) -> None:
+    wanted = {"settings": SETTINGS, "control_plane": True, "held": ["kubelet"], "units": ["kubelet.service"]}
+    assert checks.node_differences("cp", control_plane(node), wanted) == []
+    assert checks.cluster_differences(cluster(), CLUSTER_WANTED) == []
+
+
+def test_a_flag_that_differs_is_named_with_both_values(node: Node) -> None:
+    live = control_plane(node, **{"default-unreachable-toleration-seconds": "300"})
+    found = checks.node_differences("cp", live, {"settings": SETTINGS, "control_plane": True})
+    assert checks.sentences(found) == [
+        "cp: kube-apiserver --default-unreachable-toleration-seconds: wanted '5', found '300'"
+    ]
+
+
+def test_a_flag_of_ours_that_nobody_wants_any_more_is_named(node: Node) -> None:
+    stock = tuning.settings("stock")
+    found = checks.component_differences("cp", control_plane(node), "apiServer", stock)
+    assert {entry["wanted"] for entry in found} == {"not set"}
+    assert len(found) == 2
+
+
+def test_a_missing_admission_plugin_is_named(node: Node) -> None:
+    live = control_plane(node, **{"enable-admission-plugins": "PodNodeSelector"})
+    found = checks.node_differences("cp", live, {"settings": SETTINGS, "control_plane": True})
+    assert [entry["key"] for entry in found] == ["kube-apiserver --enable-admission-plugins"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"packages": {}}, "package kubelet"),
+        ({"packages": {"kubelet": {"version": "1", "held": False}}}, "package kubelet"),
+        ({"units": {"kubelet.service": {"active": "failed"}}}, "unit kubelet.service"),
+        ({"foreign_manifests": ["x.yaml"]}, "/etc/kubernetes/manifests"),
+        ({"mount": {"point": "/s", "source": "", "options": [], "immutable": True}}, "mount /s"),
+        ({"mount": {"point": "/s", "source": "n:/x", "options": ["soft"], "immutable": True}}, "mount /s option"),
+        ({"mount": {"point": "/s", "source": "n:/x", "options": ["hard"], "immutable": False}}, "bare mount point /s"),
+    ],
+)
+def test_machine_differences(node: Node, changes: dict[str, Any], key: str) -> None:
+    mounted = {"point": "/s", "source": "n:/x", "options": ["hard"], "immutable": True}
+    wanted = {
+        "held": ["kubelet"],
+        "units": ["kubelet.service"],
+        "mount": {"point": "/s", "source": "n:/x", "options": ["hard"]},
+    }
+    found = checks.node_differences("a", node(**{"mount": mounted, **changes}), wanted)
+    assert [entry["key"] for entry in found] == [key]
+    assert found[0]["host"] == "a"
+
+
+def test_export_differences(node: Node) -> None:
+    live = {"running": True, "clients": 2, "lease": 90, "grace": 90, "exports": ["/srv/x\t10.0.0.11(rw)"]}
+    found = checks.node_differences("n", node(nfs_server=live), {"export": {"path": "/srv/y", "lease": 15, "grace": 15}})
+    assert [(entry["key"], entry["wanted"]) for entry in found] == [
+        ("NFS server lease time", 15),
+        ("NFS server grace time", 15),
+        ("export /srv/y", "exported"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"reachable": False, "error": "refused"}, "API"),
+        ({"record": {}}, "ConfigMap tandem-system/recovery-profile"),
+        ({"configz": {"cp": dict(SETTINGS["kubelet_configuration"])}}, "kubelet configz"),
+        (
+            {"configz": {n: {**SETTINGS["kubelet_configuration"], "nodeLeaseDurationSeconds": 40 if n == "a" else 8} for n in ("cp", "a")}},
+            "kubelet configz nodeLeaseDurationSeconds",
+        ),
+        ({"coredns": {"spec": {"replicas": 2, "template": {"spec": {}}}}}, "coredns tolerations"),
+        (
+            {"pods": [{"labels": {"k8s-app": "kube-dns"}, "deleting": False, "ready": True, "node": "cp"}] * 2},
+            "nodes that run CoreDNS",
+        ),
+        ({"storage_class": None}, "StorageClass c"),
+        ({"provisioner": None}, "volume provisioner"),
+        ({"node_restriction": {"asked": True, "refused": False, "status": 200, "as": "a"}}, "change of another node by a's kubelet"),
+    ],
+)
+def test_cluster_differences(changes: dict[str, Any], key: str) -> None:
+    assert [entry["key"] for entry in checks.cluster_differences(cluster(**changes), CLUSTER_WANTED)] == [key]
+
+
+def test_pending_work_is_found_in_documents_and_in_processes(node: Node) -> None:
+    live = cluster()
+    nodes = {"cp": control_plane(node), "a": node(processes={"kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]}})}
+    assert checks.pending_components(live, {"cp": nodes["cp"]}, SETTINGS) == []
+    assert checks.pending_kubelets(live, nodes, SETTINGS) == []
+    assert checks.pending_kubelets(live, {**nodes, "a": node()}, SETTINGS) == ["a"]
+    assert checks.pending_kubelets(live, nodes, tuning.settings("article")) == ["cp", "a"]
+    old = control_plane(node, **{"default-unreachable-toleration-seconds": "300"})
+    assert checks.pending_components(live, {"cp": old}, SETTINGS) == ["apiServer"]
+    assert checks.pending_components(live, {"cp": nodes["cp"]}, tuning.settings("stock")) == ["controllerManager", "apiServer"]
+
+
+@pytest.mark.parametrize(
+    ("found", "wanted", "same"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ([{"a": 1, "b": 2}], [{"a": 1}], True),
+        ([{"a": 1}, {"a": 2}], [{"a": 1}], False),
+        (None, {"a": 1}, False),
+    ],
+)
+def test_contains(found: Any, wanted: Any, same: bool) -> None:
+    assert checks.contains(found, wanted) is same

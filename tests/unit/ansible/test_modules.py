@@ -1,0 +1,142 @@
+"""The modules' own logic, without a machine."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plugins.inventory import tandem_lab
+from plugins.modules import tandem_files, tandem_gate, tandem_node
+
+
+def item(path: Path, **changes: Any) -> dict[str, Any]:
+    return {"path": str(path), "content": "", "block": "", "mode": "0644", "state": "present", "topic": "", **changes}
+
+
+def test_a_file_is_written_once(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "file"
+    wanted = item(path, content="text\n", mode="0600")
+    diff = tandem_files.apply(wanted, False)
+    assert diff is not None
+    assert diff["after"] == "text\n"
+    assert path.read_text() == "text\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert tandem_files.apply(wanted, False) is None
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_check_mode_tells_and_leaves(tmp_path: Path) -> None:
+    assert tandem_files.apply(item(tmp_path / "file", content="text"), True) is not None
+    assert not (tmp_path / "file").exists()
+
+
+def test_a_mode_alone_is_a_change(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    tandem_files.apply(item(path, content="x", mode="0644"), False)
+    assert tandem_files.apply(item(path, content="x", mode="0600"), False) is not None
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_file_goes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    assert tandem_files.apply(item(path, state="absent"), False) is not None
+    assert not path.exists()
+    assert tandem_files.apply(item(path, state="absent"), False) is None
+
+
+def test_a_block_lives_in_a_file_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1 localhost")
+    path.chmod(0o640)
+    tandem_files.apply(item(path, block="tandem", content="10.0.0.1 a\n"), False)
+    assert path.read_text() == "127.0.0.1 localhost\n# BEGIN tandem\n10.0.0.1 a\n# END tandem\n"
+    path.write_text(path.read_text() + "10.9.9.9 theirs\n")
+    tandem_files.apply(item(path, block="tandem", content="10.0.0.2 b\n"), False)
+    assert path.read_text() == "127.0.0.1 localhost\n# BEGIN tandem\n10.0.0.2 b\n# END tandem\n10.9.9.9 theirs\n"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert tandem_files.apply(item(path, block="tandem", content="10.0.0.2 b\n"), False) is None
+    tandem_files.apply(item(path, block="tandem", state="absent"), False)
+    assert path.read_text() == "127.0.0.1 localhost\n10.9.9.9 theirs\n"
+
+
+def test_half_a_block_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_text("# BEGIN tandem\nx\n")
+    with pytest.raises(ValueError, match="does not end"):
+        tandem_files.apply(item(path, block="tandem", content="y"), False)
+
+
+@pytest.mark.parametrize("path", ["/etc/kubernetes/manifests/x.yaml", "/etc/kubernetes/tandem/../manifests/x.bak"])
+def test_the_static_pod_directory_is_out_of_bounds(path: str) -> None:
+    with pytest.raises(ValueError, match="static pod directory"):
+        tandem_files.apply(item(Path(path), content="x"), True)
+
+
+def test_flags_of_a_running_process() -> None:
+    assert tandem_node.flag_values(["--a=1", "--b", "--c=x=y", "--d=1", "--d=2", "positional"]) == {
+        "a": "1",
+        "b": "true",
+        "c": "x=y",
+        "d": ["1", "2"],
+    }
+
+
+def test_facts_of_this_machine_have_every_part() -> None:
+    facts = tandem_node.gather(
+        {"packages": [], "units": [], "mount_point": "", "disk_paths": ["/var/lib", "/no/such"], "files": ["/", "/no"], "sent_at": 1.0}
+    )
+    assert facts["os"]["architecture"]
+    assert facts["disks"]["/no/such"]["total"] > 0
+    assert facts["files"] == {"/": True, "/no": False}
+    assert facts["sent_at"] == 1.0
+
+
+def pod(name: str, node: str = "a", restarts: int = 0, uid: str = "u") -> dict[str, Any]:
+    return {
+        "metadata": {"namespace": "n", "name": name, "uid": uid},
+        "spec": {"nodeName": node},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "containerStatuses": [{"restartCount": restarts}],
+        },
+    }
+
+
+def test_the_gate_knows_a_restarted_pod() -> None:
+    before = {"pods": tandem_gate.pods_of([pod("p"), pod("q", node="b")], "a"), "services": ["n/s"]}
+    assert list(before["pods"]) == ["n/p"]
+
+    def gate(pods: list[dict[str, Any]], **changes: Any) -> list[str]:
+        state = {"node_ready": True, "heartbeat": "2", "services": ["n/s"], **changes}
+        return tandem_gate.missing(
+            before, state["node_ready"], "1", state["heartbeat"], tandem_gate.pods_of(pods, "a"), state["services"]
+        )
+
+    assert gate([pod("p")]) == []
+    assert "not Ready" in gate([])[0]
+    assert "restarts" in gate([pod("p", restarts=1)])[0]
+    assert "uid" in gate([pod("p", uid="v")])[0]
+    assert "heartbeat" in gate([pod("p")], heartbeat="1")[0]
+    assert "the node is not Ready" in gate([pod("p")], node_ready=False)
+    assert "n/s" in gate([pod("p")], services=[])[0]
+
+
+def test_services_with_an_endpoint_elsewhere() -> None:
+    def entry(name: str, node: str, ready: bool) -> dict[str, Any]:
+        return {
+            "metadata": {"namespace": "n", "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"nodeName": node, "conditions": {"ready": ready}}],
+        }
+
+    slices = [entry("here", "a", True), entry("there", "b", True), entry("sick", "b", False)]
+    assert tandem_gate.services_elsewhere(slices, "a") == ["n/there"]
+
+
+def test_lab_machines_fall_into_groups() -> None:
+    names = {name: tandem_lab.group_of(name) for name in ("cp1", "cp2", "w1", "w3", "nfs1")}
+    assert names == {"cp1": "control_plane", "cp2": "control_plane", "w1": "workers", "w3": "workers", "nfs1": "nfs_server"}
+    with pytest.raises(ValueError, match="no group"):
+        tandem_lab.group_of("db1")

@@ -1,0 +1,115 @@
+"""Every refusal of preflight names where, key, value, rule and way out; a healthy site gets none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from plugins.module_utils import tandem_checks as checks
+
+Node = Callable[..., dict[str, Any]]
+NOW = 1_790_000_000.0
+
+GROUPS = {"all": ["cp", "a", "b", "n"], "control_plane": ["cp"], "workers": ["a", "b"], "nfs_server": ["n"]}
+ADDRESSES = {"cp": "10.0.0.10", "a": "10.0.0.11", "b": "10.0.0.12", "n": "10.0.0.20"}
+SETTINGS: dict[str, Any] = {
+    "profile": "balanced",
+    "target_seconds": 0,
+    "accept": [],
+    "api_server_args": {},
+    "endpoint": "api.internal:6443",
+    "pod_subnet": "10.244.0.0/16",
+    "service_subnet": "10.96.0.0/16",
+    "pod_network": "bridge",
+}
+
+
+def test_a_good_inventory_has_no_finding() -> None:
+    assert checks.inventory_findings(GROUPS, ADDRESSES, SETTINGS) == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "addresses", "settings", "words"),
+    [
+        ({"control_plane": []}, {}, {}, ["group control_plane", "at least one host"]),
+        ({"workers": []}, {}, {}, ["group workers", "at least one host"]),
+        ({"workers": ["a"]}, {}, {}, ["group workers", "['a']", "at least 2 workers"]),
+        ({"nfs_server": []}, {}, {}, ["group nfs_server"]),
+        ({"nfs_server": ["n", "cp"]}, {}, {}, ["group nfs_server", "one host"]),
+        ({"workers": ["a", "cp"]}, {}, {}, ["host cp", "control_plane and workers"]),
+        ({}, {"b": "10.0.0.11"}, {}, ["host b", "10.0.0.11", "a has it too"]),
+        ({}, {"b": ""}, {}, ["host b", "tandem_address", "IPv4"]),
+        ({}, {"b": "fd00::1"}, {}, ["host b", "fd00::1", "IPv4 only"]),
+        ({}, {}, {"profile": "quick"}, ["tandem_profile", "'quick'", "stock, article, balanced"]),
+        ({}, {}, {"target_seconds": 5}, ["recovery_target_seconds", "5"]),
+        ({}, {}, {"pod_subnet": "10.244.0.0/16,fd00::/64"}, ["tandem_pod_subnet", "dual stack"]),
+        ({}, {}, {"service_subnet": "fd00::/108"}, ["tandem_service_subnet", "IPv6"]),
+        ({}, {}, {"api_server_args": {"pod-eviction-timeout": "30s"}}, ["pod-eviction-timeout", "default-not-ready-toleration-seconds"]),
+        ({}, {}, {"endpoint": "10.0.0.10"}, ["tandem_endpoint", "name:port"]),
+    ],
+)
+def test_inventory_refusals(
+    groups: dict[str, Any], addresses: dict[str, str], settings: dict[str, Any], words: list[str]
+) -> None:
+    findings = checks.inventory_findings({**GROUPS, **groups}, {**ADDRESSES, **addresses}, {**SETTINGS, **settings})
+    assert len(findings) == 1
+    for word in [*words, "; rule: ", "; way out: "]:
+        assert word in findings[0]
+
+
+def test_a_good_machine_has_no_finding(node: Node, rules: dict[str, Any]) -> None:
+    rules = {**rules, "address": "10.0.0.11", "is_node": True}
+    assert checks.node_findings("a", node(), rules, received_at=NOW + 1) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"os": {"id": "fedora", "version_id": "42", "name": "Fedora 42", "architecture": "x86_64"}}, ["operating system", "Fedora 42", "debian 12"]),
+        ({"os": {"id": "debian", "version_id": "11", "name": "Debian 11", "architecture": "x86_64"}}, ["Debian 11"]),
+        ({"os": {"id": "debian", "version_id": "13", "name": "Debian 13", "architecture": "aarch64"}}, ["architecture", "aarch64"]),
+        ({"swaps": ["/dev/sda2"]}, ["swap", "/dev/sda2", "swapoff"]),
+        ({"now": NOW - 60}, ["clock", "behind", "chrony"]),
+        ({"now": NOW + 60}, ["clock", "ahead", "chrony"]),
+        ({"disks": {"/var/lib": {"free": 1024**3, "total": 1024**4}}}, ["free space under /var/lib", "1.0 GiB", "5 GiB"]),
+        ({"foreign_manifests": ["kube-apiserver.yaml.bak"]}, ["/etc/kubernetes/manifests", "kube-apiserver.yaml.bak"]),
+        ({"addresses": [{"interface": "eth0", "address": "10.0.0.99", "prefix": 24}]}, ["tandem_address", "10.0.0.11", "10.0.0.99"]),
+        (
+            {"processes": {"kube-controller-manager": {"pid": 1, "args": {"pod-eviction-timeout": "30s"}, "environ": {}}}},
+            ["pod-eviction-timeout", "30s", "default-unreachable-toleration-seconds"],
+        ),
+        ({"kernel": {"loads_modules": False, "present": {"br_netfilter": False}}}, ["kernel features", "br_netfilter"]),
+    ],
+)
+def test_machine_refusals(node: Node, rules: dict[str, Any], changes: dict[str, Any], words: list[str]) -> None:
+    rules = {**rules, "address": "10.0.0.11", "is_node": True}
+    findings = checks.node_findings("a", node(**changes), rules, received_at=NOW + 1)
+    assert len(findings) == 1
+    for word in ["a: ", *words, "; rule: ", "; way out: "]:
+        assert word in findings[0]
+
+
+def test_a_slow_answer_is_not_a_wrong_clock(node: Node, rules: dict[str, Any]) -> None:
+    rules = {**rules, "address": "10.0.0.11", "is_node": True}
+    assert checks.node_findings("a", node(sent_at=NOW - 90), rules, received_at=NOW + 90) == []
+
+
+def test_what_only_nodes_need_is_not_asked_of_the_nfs_server(node: Node, rules: dict[str, Any]) -> None:
+    rules = {**rules, "address": "10.0.0.11", "is_node": False}
+    assert checks.node_findings("n", node(swaps=["/dev/sda2"]), rules, received_at=NOW + 1) == []
+
+
+def test_unreachable_machines_and_several_subnets_are_named(node: Node, rules: dict[str, Any]) -> None:
+    now = time.time()
+    far = node(now=now, sent_at=now, addresses=[{"interface": "eth0", "address": "10.0.1.12", "prefix": 24}])
+    near = node(now=now, sent_at=now)
+    addresses = {"a": "10.0.0.11", "b": "10.0.1.12", "n": "10.0.0.20"}
+    answers = {"a": {"node": near}, "b": {"node": far}, "n": {"unreachable": True, "msg": "no route"}}
+    findings = checks.machines_findings(answers, addresses, ["a", "b"], rules)
+    assert len(findings) == 2
+    assert "['n']" in findings[0]
+    assert "start it" in findings[0]
+    assert "10.0.0.0/24 (a), 10.0.1.0/24 (b)" in findings[1]
+    assert len(checks.machines_findings(answers, addresses, ["a", "b"], {**rules, "pod_network": "none"})) == 1
