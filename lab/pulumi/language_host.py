@@ -29,6 +29,8 @@ from pulumi.runtime.proto import language_pb2, language_pb2_grpc, plugin_pb2
 USER_ALREADY_TOLD: Final = 32
 """Exit code of a program whose error was reported to the engine; the official host's own convention (`bail`)."""
 
+PLUGIN_FILE: Final = "pulumi-plugin.json"
+
 PROGRAM: Final = Path(__file__).with_name("program.py")
 
 
@@ -52,7 +54,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
     def GetRequiredPackages(  # noqa: N802
         self, request: Any, context: Any
     ) -> language_pb2.GetRequiredPackagesResponse:
-        """The resource plugins of the installed distributions, from the pulumi-plugin.json that each SDK carries."""
+        """The resource plugins of the installed distributions, from the file that each SDK carries."""
         return language_pb2.GetRequiredPackagesResponse(packages=list(required_packages()))
 
     def InstallDependencies(self, request: Any, context: Any) -> Iterator[Any]:  # noqa: N802
@@ -145,8 +147,11 @@ def program_arguments(request: Any, engine: str) -> list[str]:
 def required_packages() -> Iterator[plugin_pb2.PackageDependency]:
     """One dependency for each installed distribution whose SDK names a resource plugin."""
     for distribution in metadata.distributions():
+        # Some distributions list tens of thousands of files; only a list that has the name is worth parsing.
+        if PLUGIN_FILE not in (distribution.read_text("RECORD") or ""):
+            continue
         for file in distribution.files or ():
-            if file.name != "pulumi-plugin.json":
+            if file.name != PLUGIN_FILE:
                 continue
             plugin = json.loads(Path(str(distribution.locate_file(file))).read_text())
             if plugin.get("resource"):
@@ -161,16 +166,20 @@ def required_packages() -> Iterator[plugin_pb2.PackageDependency]:
 
 def serve(engine: str) -> None:
     """Serve until SIGINT or SIGTERM."""
-    ends = {signal.SIGINT, signal.SIGTERM}
-    # Blocked before gRPC starts its threads, so that none of them takes the signal away from sigwait.
-    signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    # A pipe, not sigwait or an event: threads that gRPC started on import may be the ones that get the signal, and then
+    # nothing else would wake this one.
+    told, teller = os.pipe()
+    os.set_blocking(teller, False)
+    signal.set_wakeup_fd(teller)
+    for end in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(end, lambda number, frame: None)
     host = LanguageHost(engine)
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=4), options=_GRPC_CHANNEL_OPTIONS)
     language_pb2_grpc.add_LanguageRuntimeServicer_to_server(host, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     os.write(1, f"{port}\n".encode())
-    signal.sigwait(ends)
+    os.read(told, 1)
     host.stop()
     server.stop(grace=2).wait()
 

@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import runpy
-import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -27,8 +26,6 @@ USER_ALREADY_TOLD = 32
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns the exit code."""
     settings, path, *arguments = sys.argv[1:] if argv is None else argv
-    # The host's end is ours: SIGTERM is blocked there, and a child inherits that.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
     parallel = configure(json.loads(settings))
     sys.argv = [path, *arguments]
     # An error in a task that somebody else awaits is reported there; asyncio would print it a second time.

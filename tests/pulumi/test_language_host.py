@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
-from lab.pulumi.language_host import interpreter, program_arguments
+from lab.pulumi.language_host import interpreter, main, program_arguments
 from tests.pulumi.stack_files import ROOT
 
 NO_ENGINE = "127.0.0.1:1"
@@ -29,10 +30,17 @@ class Host:
     channel: grpc.Channel
 
 
-@pytest.fixture
-def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """A running host; parametrize indirectly with environment variables to add."""
-    env = os.environ | getattr(request, "param", {})
+@pytest.fixture(scope="module")
+def host() -> Iterator[Host]:
+    """A host for all tests that leave it running."""
+    with running_host({}) as started:
+        yield started
+
+
+@contextmanager
+def running_host(more: dict[str, str]) -> Iterator[Host]:
+    """A host with these environment variables added."""
+    env = os.environ | more
     argv = [sys.executable, "-P", "-u", "-m", "lab.pulumi.language_host", "--logtostderr", "-v=9", NO_ENGINE]
     process = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -63,7 +71,9 @@ def test_about(host: Host) -> None:
     assert host.stub.About(language_pb2.AboutRequest(), timeout=10).executable == sys.executable
 
 
-@pytest.mark.parametrize("method", ["", "/pulumirpc.LanguageRuntime/Pack", "/pulumirpc.LanguageRuntime/Handshake"])
+@pytest.mark.parametrize(
+    "method", ["/pulumirpc.LanguageRuntime/Pack", "/pulumirpc.LanguageRuntime/Handshake", "/no.Service/None"]
+)
 def test_anything_else_is_unimplemented(host: Host, method: str) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         host.channel.unary_unary(method)(b"", timeout=10)
@@ -71,9 +81,10 @@ def test_anything_else_is_unimplemented(host: Host, method: str) -> None:
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
-def test_ends_when_told(host: Host, end: signal.Signals) -> None:
-    host.process.send_signal(end)
-    assert host.process.wait(timeout=10) == 0
+def test_ends_when_told(end: signal.Signals) -> None:
+    with running_host({}) as host:
+        host.process.send_signal(end)
+        assert host.process.wait(timeout=10) == 0
 
 
 def run_request(folder: Path, **info: str) -> language_pb2.RunRequest:
@@ -84,15 +95,12 @@ def run_request(folder: Path, **info: str) -> language_pb2.RunRequest:
 
 
 @pytest.mark.parametrize(
-    ("host", "error"),
-    [
-        ({"PULUMI_PYTHON_CMD": "/nowhere/python"}, "/nowhere/python cannot be started"),
-        ({"PULUMI_PYTHON_CMD": "false"}, "ended with exit code 1"),
-    ],
-    indirect=["host"],
+    ("python", "error"),
+    [("/nowhere/python", "/nowhere/python cannot be started"), ("false", "ended with exit code 1")],
 )
-def test_a_program_that_cannot_run_is_an_error(host: Host, error: str, tmp_path: Path) -> None:
-    answer = host.stub.Run(run_request(tmp_path), timeout=30)
+def test_a_program_that_cannot_run_is_an_error(python: str, error: str, tmp_path: Path) -> None:
+    with running_host({"PULUMI_PYTHON_CMD": python}) as host:
+        answer = host.stub.Run(run_request(tmp_path), timeout=30)
     assert error in answer.error
     assert not answer.bail
 
@@ -113,12 +121,10 @@ def test_two_programs_share_nothing(host: Host, tmp_path: Path) -> None:
     assert json.loads(config) == {"p:key": "value"}
 
 
-def test_wrong_call_says_how() -> None:
-    for arguments in ([], ["--logtostderr"], ["no-port"]):
-        argv = [sys.executable, "-m", "lab.pulumi.language_host", *arguments]
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
-        assert done.returncode == 2
-        assert "ENGINE_HOST:PORT" in done.stderr
+@pytest.mark.parametrize("arguments", [[], ["--logtostderr"], ["no-port"]])
+def test_wrong_call_says_how(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert "ENGINE_HOST:PORT" in capsys.readouterr().err
 
 
 def test_interpreter(tmp_path: Path) -> None:
