@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from ansible.errors import AnsibleFilterError
@@ -86,13 +87,13 @@ def kubeadm_findings(text: str) -> list[str]:
     return tandem_kubeadm.check_cluster_configuration(yaml.safe_load(text) or {})
 
 
-def kubeconfig_for(text: str, server: str, server_name: str, cluster: str) -> str:
-    """An admin.conf for the control node: another way to the API server, the same certificate checks, named contexts."""
+def kubeconfig_for(text: str, server: str, cluster: str) -> str:
+    """An admin.conf for the control node: another way to the API server, its certificate checked for the old name."""
     document = yaml.safe_load(text)
     for entry in document["clusters"]:
         entry["name"] = cluster
+        entry["cluster"]["tls-server-name"] = urlsplit(entry["cluster"]["server"]).hostname
         entry["cluster"]["server"] = server
-        entry["cluster"]["tls-server-name"] = server_name
     for entry in document["users"]:
         entry["name"] = f"{cluster}-admin"
     document["contexts"] = [{"name": cluster, "context": {"cluster": cluster, "user": f"{cluster}-admin"}}]
