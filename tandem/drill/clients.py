@@ -19,6 +19,7 @@ SOURCE: Final = Path(client.__file__).read_text(encoding="utf-8")
 KINDS: Final = ("new", "kept", "kept-wait")
 CLOCK_ROUNDS: Final = 7
 START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 15.0
 
 
 class ClientError(RuntimeError):
@@ -83,20 +84,17 @@ class Remote:
 
     async def stop(self) -> None:
         """End the program by closing its input, then by force."""
-        process = self._process
-        if process is None:
+        process, self._process = self._process, None
+        if process is None or process.stdin is None or self._reader is None:
             return
-        if process.stdin is not None:
-            process.stdin.close()
-        try:
-            async with asyncio.timeout(5):
-                if self._reader is not None:
-                    await self._reader
-                await process.wait()
-        except TimeoutError:
+        process.stdin.close()
+        # Its last results come after that; `wait` leaves the reader alone when time is up.
+        done, _ = await asyncio.wait({self._reader}, timeout=STOP_SECONDS)
+        if not done:
             with suppress(ProcessLookupError):
                 process.kill()
-            await process.wait()
+            await self._reader
+        await process.wait()
 
     async def _ask_clock(self) -> tuple[float, float]:
         process = self._process
@@ -188,7 +186,7 @@ class ProbePod:
             await self.api.request("DELETE", f"{self.collection}/{self.name}")
         if self._follower is not None:
             with suppress(TimeoutError):
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(STOP_SECONDS):
                     await self._follower
             self._follower = None
 

@@ -107,6 +107,8 @@ class Drill:
         self.failed = 0
         self.warnings: list[str] = []
         self.vantages: tuple[str, ...] = ()
+        self.struck = False
+        self._watch: asyncio.Task[None] | None = None
 
     async def run(self) -> Recording:
         """Do it.
@@ -181,7 +183,7 @@ class Drill:
     @asynccontextmanager
     async def _watching(self) -> AsyncIterator[cluster.Watcher]:
         watcher, started = cluster.Watcher(self.api, self.options.namespace), asyncio.Event()
-        task = asyncio.create_task(watcher.run(started))
+        self._watch = task = asyncio.create_task(watcher.run(started))
         try:
             async with asyncio.timeout(30):
                 await started.wait()
@@ -272,6 +274,7 @@ class Drill:
             self.progress.phase(f"taking the power of {node} away")
         else:
             self.progress.phase(f"cutting {node} off from {', '.join(control)}")
+        self.struck = True
         fault, begun = time.time(), time.monotonic()
         if self.options.scenario == "power-loss":
             await asyncio.to_thread(self.driver.power_off, node)
@@ -291,6 +294,8 @@ class Drill:
         affected = {app.name: bool(lost_pods(app, watcher.observations, scene)) for app in self.apps}
         while True:
             await asyncio.sleep(POLL_SECONDS)
+            if self._watch is not None and self._watch.done():
+                self._watch.result()  # a watch that died must not pass for a quiet cluster
             now = time.time()
             current = Scene(scene.node, scene.fault, now, scene.service_vantages)
             missing = 0
@@ -316,7 +321,10 @@ class Drill:
             self.progress.tick(time.time() - scene.fault, len(self.samples), self.failed)
 
     async def _repair(self) -> None:
-        """Undo the fault; safe to repeat, and called whatever happens."""
+        """Undo the fault, once, whatever happens."""
+        if not self.struck:
+            return
+        self.struck = False
         if self.options.scenario == "power-loss":
             await asyncio.to_thread(self.driver.power_on, self.options.node)
         else:
