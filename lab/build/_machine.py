@@ -32,8 +32,9 @@ _MASKED = (
     "tmp.mount",
     "systemd-networkd-wait-online.service",
     "nfs-blkmap.service",
+    "sshd-keygen.service",
 )
-"""Units that only cost time or memory here (/tmp as a tmpfs would be the host's memory)."""
+"""Units that only cost time or memory here: /tmp as a tmpfs would be the host's memory; lab-identity makes the keys."""
 _DISABLED = ("chrony.service", "nfs-server.service", "nfs-kernel-server.service", "ssh.socket", "nftables.service")
 _ENABLED = ("ssh.service", "lab-identity.service", "lab-network.service", "lab-cpuinfo.service")
 
