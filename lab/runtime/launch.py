@@ -200,12 +200,13 @@ def _launch(paths: LabPaths, spec: Spec, folder_lock_fd: int, machine: socket.so
     argv += [sys.executable, "-P", "-m", "lab.runtime.supervisor", str(paths.spec)]
     for option, descriptor in handed.items():
         argv += [option, str(descriptor)]
+    checkout = str(Path(lab.__file__).resolve().parent.parent)
     environment = {
         "PATH": _SEARCH,
         "HOME": str(paths.folder),
         "LANG": "C.UTF-8",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(Path(lab.__file__).resolve().parent.parent),
+        "PYTHONPATH": os.pathsep.join(filter(None, [checkout, os.environ.get("PYTHONPATH")])),
     }
     with paths.supervisor_log.open("ab") as log:
         process = subprocess.Popen(

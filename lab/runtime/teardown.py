@@ -112,7 +112,10 @@ def inhabitants(instance: str) -> list[int]:
     by_namespace.pop(str(Path("/proc/self/ns/net").readlink()), None)
     found: list[int] = []
     for members in by_namespace.values():
-        argv = ["nsenter", "--target", str(members[0]), "--net", "ip", "-j", "link", "show", "dev", BRIDGE]
+        argv = ["nsenter", "--target", str(members[0]), "--net"]
+        if os.geteuid() != 0:
+            argv += ["--user", "--preserve-credentials"]
+        argv += ["ip", "-j", "link", "show", "dev", BRIDGE]
         shown = subprocess.run(argv, capture_output=True, text=True, check=False)
         with suppress(ValueError):
             if any(link.get("ifalias") == f"tandem-lab {instance}" for link in json.loads(shown.stdout or "[]")):
