@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from matplotlib.patches import Patch
 
 from tandem.drill.recording import Recording
 from tandem.drill.samples import SLOW_SECONDS, Sample
+from tandem.drill.timeline import lost_pods
 from tandem.recovery import STAGES, Stage
 
 COLOURS: Final[Mapping[Stage, str]] = {
@@ -41,7 +42,7 @@ LABELS: Final[Mapping[Stage, str]] = {
     "ready": "Ready",
     "serving": "serving again",
 }
-GOOD, SLOW, FAILED = "#c7e9c0", "#fdae61", "#d7191c"
+GOOD, BY_LOST, SLOW, FAILED = "#b7e1ae", "#9ecae1", "#fdae61", "#d7191c"
 BEFORE_SECONDS: Final = 4.0
 
 
@@ -57,8 +58,10 @@ def draw(recording: Recording, report: Mapping[str, Any]) -> Figure:
     for sample in recording.samples:
         if sample.app in by_app:
             by_app[sample.app].append(sample)
+    apps = {app.name: app for app in recording.apps}
     for axis, name in zip(axes, names, strict=True):
-        _block(axis, name, report["apps"][name], rows[name], by_app[name], recording.scene.fault, until)
+        lost = set(lost_pods(apps[name], recording.observations, recording.scene).values())
+        _block(axis, name, report["apps"][name], rows[name], by_app[name], lost, recording.scene.fault, until)
     axes[-1].set_xlim(-BEFORE_SECONDS, until)
     axes[-1].set_xlabel("seconds after the fault")
     what = "Power loss of" if report["scenario"] == "power-loss" else "Partition (control plane only) of"
@@ -73,10 +76,11 @@ def draw(recording: Recording, report: Mapping[str, Any]) -> Figure:
     request_marks = [
         Patch(color="#dddddd", label="predicted window"),
         Patch(color=GOOD, label="good answer"),
+        Patch(color=BY_LOST, label="...by a pod of the lost node"),
         Patch(color=SLOW, label=f"slow (over {SLOW_SECONDS:g} s)"),
         Patch(color=FAILED, label="failed"),
     ]
-    figure.legend(handles=stage_marks + request_marks, loc="outside lower center", ncols=6, fontsize=8.5, frameon=False)
+    figure.legend(handles=stage_marks + request_marks, loc="outside lower center", ncols=7, fontsize=8.5, frameon=False)
     return figure
 
 
@@ -104,6 +108,7 @@ def _block(
     app: Mapping[str, Any],
     rows: Sequence[str],
     samples: Sequence[Sample],
+    lost: Collection[str],
     fault: float,
     until: float,
 ) -> None:
@@ -127,7 +132,7 @@ def _block(
                 axis.plot([seconds], [stage_rows / 2], marker="v", color=COLOURS[stage], markersize=5, zorder=4)
     for index, client in enumerate(rows):
         mine = [s for s in samples if s.client == client and s.end >= fault - BEFORE_SECONDS]
-        _strip(axis, mine, stage_rows + index, fault, until)
+        _strip(axis, mine, lost, stage_rows + index, fault, until)
     axis.set_yticks([stage_rows / 2 - 0.4, *(stage_rows + i for i in range(len(rows)))])
     axis.set_yticklabels(["stages", *rows], fontsize=6.5)
     axis.tick_params(axis="y", length=0)
@@ -146,10 +151,11 @@ def _block(
         axis.spines[side].set_visible(False)
 
 
-def _strip(axis: Axes, samples: Sequence[Sample], y: float, fault: float, until: float) -> None:
+def _strip(axis: Axes, samples: Sequence[Sample], lost: Collection[str], y: float, fault: float, until: float) -> None:
     """One client's requests as a strip: from sent to answered or failed."""
     for colour, width, chosen in (
-        (GOOD, 3.0, [s for s in samples if s.error is None and s.seconds <= SLOW_SECONDS]),
+        (GOOD, 3.0, [s for s in samples if s.error is None and s.seconds <= SLOW_SECONDS and s.pod not in lost]),
+        (BY_LOST, 3.0, [s for s in samples if s.error is None and s.seconds <= SLOW_SECONDS and s.pod in lost]),
         (SLOW, 4.5, [s for s in samples if s.error is None and s.seconds > SLOW_SECONDS]),
         (FAILED, 4.5, [s for s in samples if s.error is not None]),
     ):

@@ -83,9 +83,7 @@ def test_real_journals_of_two_interleaved_writers_are_judged(tmp_path: Path) -> 
     asked = [("cp1/new", 1), ("cp1/new", 2), ("cp1/new", 3), ("outside-w1/new", 1)]
     samples = [
         Sample("db", client, n, 0, 0.1, None, a["pod"], a["epoch"], a["seq"])
-        for (client, n), a in zip(
-            [("cp1/new", 1), ("cp1/new", 2), ("cp1/new", 3), ("outside-w1/new", 1)], acks, strict=True
-        )
+        for (client, n), a in zip(asked, acks, strict=True)
     ]
     verdict = oracle.judge(read(tmp_path, since), samples)
     assert (verdict.records, verdict.lost, verdict.doubled) == (4, 0, 1)

@@ -1,4 +1,4 @@
-"""A whole drill on the miniature cluster: real HTTP, real clients, a real share folder, from preconditions to report."""
+"""A whole drill on the miniature cluster: real HTTP, clients and share folder, from preconditions to report."""
 
 from __future__ import annotations
 
@@ -82,7 +82,9 @@ async def test_a_drill_from_preconditions_to_report(api: Api, cluster: Cluster, 
     assert writers["records"] >= writers["acknowledged"] > 100
     requests = made["apps"]["db"]["requests"]
     assert set(requests) == {
-        f"{vantage}/{kind}" for vantage in ("cp1", "pod", "outside-w1", "outside-w2") for kind in ("new", "kept", "kept-wait")
+        f"{vantage}/{kind}"
+        for vantage in ("cp1", "pod", "outside-w1", "outside-w2")
+        for kind in ("new", "kept", "kept-wait")
     }
     assert requests["cp1/new"]["failed"] > 5
     assert requests["cp1/new"]["longest_gap_seconds"] > 1
@@ -117,7 +119,7 @@ async def test_an_app_that_does_not_answer_stops_the_drill_before_the_fault(
 
 async def test_an_interrupted_drill_undoes_the_fault(api: Api, cluster: Cluster) -> None:
     task = asyncio.create_task(drill(api, cluster))
-    while not cluster.acts:
+    while not cluster.acts:  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     await asyncio.sleep(0.3)
     task.cancel()
