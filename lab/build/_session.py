@@ -100,8 +100,13 @@ class Session:
         Raises:
             BuildError: Something could not be built.
         """
+        names = self.order(names)
+        wanting = [self.recipes[name] for name, result in self.find(names).items() if result is None]
+        missing = missing_tools(wanting)
+        if missing:
+            raise BuildError(missing)
         results: dict[str, Result] = {}
-        for name in self.order(names):
+        for name in names:
             pins = self._pins(name, refresh=refresh)
             self._keys[name] = self.key(name, pins)
             result = self.store.find(name, self._keys[name], full=full)
@@ -122,9 +127,6 @@ class Session:
         full: bool,
     ) -> Result:
         recipe, key = self.recipes[name], self._keys[name]
-        missing = missing_tools([recipe])
-        if missing:
-            raise BuildError(missing)
         if self.store.busy(name):
             progress.waiting(name)
         with self.store.lock(name):
@@ -183,7 +185,8 @@ def missing_tools(recipes: Iterable[Recipe]) -> str:
     absent = [tool for tool in wanted if not shutil.which(tool) and not shutil.which(tool, path=path)]
     if not absent:
         return ""
+    go = " (Go 1.26 or newer is not a Debian 12 package: see go.dev)" if "go" in absent else ""
     return (
-        f"this host lacks {', '.join(absent)}; run `make setup`, which installs the packages of "
+        f"this host lacks {', '.join(absent)}{go}; run `make setup`, which installs the packages of "
         "lab/build/host-packages.txt"
     )
