@@ -148,7 +148,7 @@ def test_a_held_app_with_a_second_pod_fails() -> None:
 
 
 def test_a_stage_never_seen_fails_unless_the_end_was_asked_for() -> None:
-    cut = {"scene": Scene("w1", T0, T0 + 25, ("cp1", "pod")), "gave_up": True}
+    cut: dict[str, Any] = {"scene": Scene("w1", T0, T0 + 25, ("cp1", "pod")), "gave_up": True}
     assert report.build(recorded(**cut))["verdict"] == "failed"
     capped = report.build(recorded(**cut, capped=True))
     assert capped["verdict"] == "passed"

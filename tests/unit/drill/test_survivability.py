@@ -76,7 +76,7 @@ def test_the_other_worker_must_be_ready_and_schedulable(cluster: Snapshot) -> No
     cluster.nodes[2]["status"]["conditions"][0]["status"] = "Unknown"
     assert rules(cluster) == ["no-survivor"]
     cluster.nodes[2]["status"]["conditions"][0]["status"] = "True"
-    cluster.nodes[2]["spec"]["unschedulable"] = True  # type: ignore[index]
+    cluster.nodes[2]["spec"]["unschedulable"] = True
     assert rules(cluster) == ["no-survivor"]
 
 
