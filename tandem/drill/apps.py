@@ -47,7 +47,7 @@ class App:
 def discover(
     workloads: Iterable[Object], services: Iterable[Object], claims: Iterable[Object], volumes: Iterable[Object]
 ) -> list[App]:
-    """The labelled Deployments, StatefulSets and DaemonSets of one namespace as apps, by name.
+    """The labelled Deployments and DaemonSets and all StatefulSets of one namespace as apps, by name.
 
     Args:
         workloads: the objects, each with its `kind`.
@@ -60,7 +60,8 @@ def discover(
     apps = []
     for workload in workloads:
         meta, spec = workload["metadata"], workload["spec"]
-        if labels.WORKLOAD not in meta.get("labels", {}):
+        # A StatefulSet carries no such label on a two-worker cluster (the rules would refuse it), but a drill must show it.
+        if labels.WORKLOAD not in meta.get("labels", {}) and workload["kind"] != "StatefulSet":
             continue
         template = spec["template"]
         pod_labels = template["metadata"].get("labels", {})

@@ -31,7 +31,9 @@ async def node_of(app: str, kubeconfig: Path) -> str:
     settings = client.Configuration()
     await config.load_kube_config(str(kubeconfig), client_configuration=settings, persist_config=False)
     async with client.ApiClient(settings) as transport:
-        pods = await client.CoreV1Api(transport).list_namespaced_pod(NAMESPACE, label_selector=f"app={app}")
+        pods = await client.CoreV1Api(transport).list_namespaced_pod(
+            NAMESPACE, label_selector=f"app.kubernetes.io/name={app}"
+        )
     running = [
         p.spec.node_name for p in pods.items if p.status.phase == "Running" and not p.metadata.deletion_timestamp
     ]
