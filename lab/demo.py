@@ -51,9 +51,9 @@ def worker_of_single_writers() -> str:
     Raises:
         RuntimeError: no single writer runs.
     """
-    pods = kubectl_json(
-        "get", "pods", f"--namespace={NAMESPACE}", "--selector=tandem-ha.io/workload=single-writer"
-    )["items"]
+    pods = kubectl_json("get", "pods", f"--namespace={NAMESPACE}", "--selector=tandem-ha.io/workload=single-writer")[
+        "items"
+    ]
     held = Counter(
         pod["spec"]["nodeName"]
         for pod in pods
