@@ -54,7 +54,7 @@ def worker_of_single_writers() -> str:
     pods = kubectl_json("get", "pods", f"--namespace={NAMESPACE}", "--selector=tandem-ha.io/workload=single-writer")[
         "items"
     ]
-    held = Counter(
+    held: Counter[str] = Counter(
         pod["spec"]["nodeName"]
         for pod in pods
         if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
