@@ -60,7 +60,7 @@ def discover(
     apps = []
     for workload in workloads:
         meta, spec = workload["metadata"], workload["spec"]
-        # A StatefulSet carries no such label on a two-worker cluster (the rules would refuse it), but a drill must show it.
+        # The rules would refuse a labelled StatefulSet on two workers; a drill must show what it does all the same.
         if labels.WORKLOAD not in meta.get("labels", {}) and workload["kind"] != "StatefulSet":
             continue
         template = spec["template"]

@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -35,7 +36,9 @@ LEVELS: Final = {"failure": "red", "danger": "magenta", "warning": "yellow", "no
 
 app = typer.Typer(no_args_is_help=True, help="Lose a worker on purpose; a timeline, a verdict, a report to look at.")
 
-Node = Annotated[str, typer.Argument(help="The worker to lose, as Kubernetes names it.")]
+Node = Annotated[
+    str, typer.Argument(help="The worker to lose, as Kubernetes names it, or @APP: the worker that holds APP.")
+]
 DriverName = Annotated[
     str,
     typer.Option("--driver", envvar="TANDEM_DRIVER", help="How to reach the machines: lab, ssh, manual or another."),
@@ -118,6 +121,7 @@ def _drill(
         probe_image=probe_image,
     )
     runs: list[tuple[Recording, Mapping[str, Any]]] = []
+    status = 0
     try:
         for name in names or [""]:
             if name:
@@ -131,27 +135,33 @@ def _drill(
         console.print("[red]Refused, nothing was touched:[/red]")
         for problem in error.problems:
             console.print(f"  {problem}", highlight=False)
-        raise typer.Exit(EXIT_REFUSED) from error
+        status = EXIT_REFUSED
     except ERRORS as error:
         console.print(f"[red]Broken off:[/red] {error!s} ({type(error).__name__})", highlight=False)
-        raise typer.Exit(EXIT_BROKEN) from error
-    except KeyboardInterrupt:
+        status = EXIT_BROKEN
+    except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("[yellow]Interrupted; the fault was undone.[/yellow]")
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    folder = output.save(root, runs)
+        status = EXIT_INTERRUPTED
+    if not runs:
+        raise typer.Exit(status)
+    folder = output.save(root, runs)  # of several, those that were finished
     if len(runs) > 1:
         console.print(output.comparison_table([made for _, made in runs]))
     console.print(f"report: {folder / 'report.html'} (also {root / 'latest'})", highlight=False, soft_wrap=True)
     if json_output:
         sys.stdout.write((folder / "report.json").read_text(encoding="utf-8"))
-    if any(made["verdict"] != "passed" for _, made in runs):
-        raise typer.Exit(EXIT_FAILED)
+    failed = any(made["verdict"] != "passed" for _, made in runs)
+    raise typer.Exit(status or (EXIT_FAILED if failed else 0))
 
 
 def _run(
     machines: Driver, options: Options, kubeconfig: Path | None, context: str | None, console: Console
 ) -> Recording:
     async def run() -> Recording:
+        task = asyncio.current_task()
+        if task is not None:  # a terminal that closes or a `kill` must not leave the worker down either
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         async with connect(kubeconfig, context) as api:
             return await Drill(api, machines, options, progress).run()
 

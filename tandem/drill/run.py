@@ -61,7 +61,7 @@ class Options:
 
     Args:
         scenario: power loss or partition.
-        node: the worker to lose.
+        node: the worker to lose, or @APP for the one that holds that app.
         namespace: where the apps are.
         profile: the profile to judge by; None takes the one recorded in the cluster.
         rate: requests a second of each client.
@@ -107,6 +107,7 @@ class Drill:
         self.failed = 0
         self.warnings: list[str] = []
         self.vantages: tuple[str, ...] = ()
+        self.node = options.node
         self.struck = False
         self._watch: asyncio.Task[None] | None = None
 
@@ -121,9 +122,10 @@ class Drill:
         self.progress.phase("checking whether the cluster can survive this")
         before = await cluster.snapshot(self.api, self.options.namespace)
         profile = self.options.profile or await cluster.applied_profile(self.api)
+        self.node = resolve(self.options.node, before)
         self._check(before, profile)
         self.apps = list(before.apps)
-        survivors = [name for name in survivability.workers(before) if name != self.options.node]
+        survivors = [name for name in survivability.workers(before) if name != self.node]
         control = [n["metadata"]["name"] for n in before.nodes if survivability.is_control_plane(n)]
         async with AsyncExitStack() as stack:
             watcher = await stack.enter_async_context(self._watching())
@@ -131,9 +133,9 @@ class Drill:
             remotes = await self._start_clients(stack, control[0], survivors[0], list(survivability.workers(before)))
             await self._warm_up()
             fault, took = await self._strike(stack, control)
-            scene = Scene(self.options.node, fault, float("inf"), self.vantages)
+            scene = Scene(self.node, fault, float("inf"), self.vantages)
             gave_up = await self._observe(watcher, scene, profile)
-            scene = Scene(self.options.node, fault, time.time(), self.vantages)
+            scene = Scene(self.node, fault, time.time(), self.vantages)
             returned = None if self.options.leave_down else await self._restore(watcher)
             for remote in remotes:
                 await remote.stop()
@@ -162,7 +164,7 @@ class Drill:
             )
 
     def _check(self, before: survivability.Snapshot, profile: RecoveryProfile | None) -> None:
-        problems = list(survivability.judge(before, self.options.node, profile))
+        problems = list(survivability.judge(before, self.node, profile))
         if not before.apps:
             problems.append(
                 survivability.Problem(
@@ -190,8 +192,7 @@ class Drill:
             yield watcher
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
 
     async def _start_clients(
         self, stack: AsyncExitStack, control: str, survivor: str, workers: Iterable[str]
@@ -266,7 +267,7 @@ class Drill:
         return sorted(f"{app} from {vantage}" for app, vantage in wanted - answered)
 
     async def _strike(self, stack: AsyncExitStack, control: Sequence[str]) -> tuple[float, float]:
-        node = self.options.node
+        node = self.node
         self.samples, self.failed = [s for s in self.samples if s.end > time.time() - 5], 0
         if not self.options.leave_down:
             stack.push_async_callback(self._repair)
@@ -295,7 +296,7 @@ class Drill:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             if self._watch is not None and self._watch.done():
-                self._watch.result()  # a watch that died must not pass for a quiet cluster
+                raise ClientError("the watch of the API died") from self._watch.exception()
             now = time.time()
             current = Scene(scene.node, scene.fault, now, scene.service_vantages)
             missing = 0
@@ -326,23 +327,23 @@ class Drill:
             return
         self.struck = False
         if self.options.scenario == "power-loss":
-            await asyncio.to_thread(self.driver.power_on, self.options.node)
+            await asyncio.to_thread(self.driver.power_on, self.node)
         else:
             await asyncio.to_thread(self.driver.heal)
 
     async def _restore(self, watcher: cluster.Watcher) -> float | None:
         """Undo the fault and wait for node and apps; seconds it took, None when they were not back in time."""
-        self.progress.phase(f"bringing {self.options.node} back")
+        self.progress.phase(f"bringing {self.node} back")
         begun, wall = time.monotonic(), time.time()
         await self._repair()
         while time.monotonic() - begun < self.options.return_within:
             await asyncio.sleep(POLL_SECONDS)
             self.progress.tick(None, len(self.samples), self.failed)
-            if not away(self.apps, self.options.node, watcher.observations, wall):
+            if not away(self.apps, self.node, watcher.observations, wall):
                 taken = round(time.monotonic() - begun, 1)
                 await asyncio.sleep(3)  # whatever the returned node still does to the share belongs to this drill
                 return taken
-        missing = ", ".join(away(self.apps, self.options.node, watcher.observations, wall))
+        missing = ", ".join(away(self.apps, self.node, watcher.observations, wall))
         self.warnings.append(f"not back {self.options.return_within:g} s after the repair: {missing}")
         return None
 
@@ -366,6 +367,19 @@ class Drill:
         if process.returncode != 0:
             raise ClientError(f"reading {app.volume} on {node} failed: {err.decode(errors='replace').strip()[-500:]}")
         return oracle.parse(out.decode())
+
+
+def resolve(node: str, before: survivability.Snapshot) -> str:
+    """The node meant by a name or by `@APP`; an app that runs nowhere gives its own name, which no node has."""
+    if not node.startswith("@"):
+        return node
+    apps = [app for app in before.apps if app.name == node[1:]]
+    for pod in before.pods:
+        meta = pod["metadata"]
+        mine = any(meta["namespace"] == app.namespace and app.owns(meta.get("labels") or {}) for app in apps)
+        if mine and "deletionTimestamp" not in meta and pod["spec"].get("nodeName"):
+            return str(pod["spec"]["nodeName"])
+    return node
 
 
 def away(apps: Iterable[App], node: str, observations: Sequence[Observation], since: float) -> list[str]:
