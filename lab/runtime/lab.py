@@ -152,6 +152,8 @@ class Lab:
             LabError: it does not come up; the text holds the tail of its console.
         """
         started: bool = self._ask("power_on", node=node)["started"]
+        if started:  # a machine that ended by itself left its shared connection behind
+            ssh.end_shared(self.paths, node)
         if wait:
             launch.wait_for_ssh(self.paths, find_node(node), lambda _phase: None)
         return started

@@ -32,7 +32,7 @@ def folder_lock(paths: LabPaths, wait_seconds: float = _WAIT_SECONDS) -> Iterato
         handle = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # `down` removes the file while holding it: a lock on a removed file is nobody's.
+            # It is removed with the lab, while held: a lock on a removed file is nobody's.
             if paths.lock.exists() and os.fstat(handle).st_ino == paths.lock.stat().st_ino:
                 break
         except BlockingIOError:
@@ -46,6 +46,9 @@ def folder_lock(paths: LabPaths, wait_seconds: float = _WAIT_SECONDS) -> Iterato
     try:
         yield handle
     finally:
+        if not paths.folder.exists():
+            with suppress(FileNotFoundError):
+                paths.lock.unlink()
         os.close(handle)
 
 

@@ -67,8 +67,6 @@ def down(paths: LabPaths) -> DownReport:
                 shutil.rmtree(folder, ignore_errors=True)
                 if folder.exists():
                     report.leftovers.append(f"folder {folder} could not be removed")
-        with suppress(FileNotFoundError):
-            paths.lock.unlink()
     return report
 
 

@@ -53,19 +53,32 @@ def reaches(lab: Lab, node: str, address: str) -> bool:
     return on(lab, node, f"ping -c 2 -i 0.2 -W 1 -q {address} >/dev/null && echo yes || echo no") == "yes"
 
 
-def test_up_again_changes_nothing_and_up_starts_what_is_missing(pair: Lab, cli: Cli) -> None:
+def comes_to_reach(lab: Lab, node: str, address: str) -> bool:
+    """Whether a ping from NODE is answered within 10 s: a neighbour once given up is asked for again in seconds."""
+    return any(reaches(lab, node, address) for _ in range(6))
+
+
+def test_up_again_changes_nothing_and_starts_a_machine_that_ended_by_itself(pair: Lab, cli: Cli) -> None:
     before = pair.status()
     answer = cli("up", "--only", "w1", "--only", "w2")
     assert answer.code == 0
     assert "already up" in answer.out
     assert pair.status().supervisor == before.supervisor
-    pair.power_off("w2")
+
+    on(pair, "w2", "(sleep 0.2; poweroff -f -f) >/dev/null 2>&1 &")
+    deadline = time.monotonic() + 15
+    while pair.status().machines["w2"].state != "off":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert pair.status().machines["w2"].last_exit == 0
+
     answer = cli("up", "--only", "w1", "--only", "w2")
     assert answer.code == 0
     assert "started w2" in answer.out
     after = pair.status().machines
     assert (after["w1"].boots, after["w1"].pid) == (before.machines["w1"].boots, before.machines["w1"].pid)
     assert after["w2"].boots == before.machines["w2"].boots + 1
+    assert on(pair, "w2", "hostname") == "w2"
 
 
 def test_a_second_lab_is_refused_by_name_and_leaves_nothing(pair: Lab, cli: Cli) -> None:
@@ -141,15 +154,6 @@ def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> No
     assert on(pair, "w1", "cat /proc/sys/kernel/random/boot_id") != boot
 
 
-def test_a_poweroff_from_inside_is_noticed(pair: Lab) -> None:
-    subprocess.run(pair.ssh_argv("w2", "poweroff -f -f"), capture_output=True, check=False, timeout=30)
-    deadline = time.monotonic() + 15
-    while pair.status().machines["w2"].state != "off":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert pair.status().machines["w2"].last_exit == 0
-
-
 def test_a_frozen_machine_answers_nobody_and_goes_on_as_it_was(pair: Lab) -> None:
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     pair.freeze("w1")
@@ -158,18 +162,18 @@ def test_a_frozen_machine_answers_nobody_and_goes_on_as_it_was(pair: Lab) -> Non
     with pytest.raises(LabError, match="frozen"):
         pair.power_on("w1", wait=False)
     pair.thaw("w1")
-    assert reaches(pair, "w2", pair.address("w1"))
+    assert comes_to_reach(pair, "w2", pair.address("w1"))
     assert on(pair, "w1", "cat /proc/sys/kernel/random/boot_id") == boot
 
 
 def test_a_cut_from_one_peer_spares_the_others(pair: Lab) -> None:
-    assert reaches(pair, "w1", pair.address("w2"))
+    assert comes_to_reach(pair, "w1", pair.address("w2"))
     pair.cut("w1", ["w2"])
     assert not reaches(pair, "w1", pair.address("w2"))
     assert not reaches(pair, "w2", pair.address("w1"))
     assert reaches(pair, "w1", "10.77.0.1")
     assert pair.heal() == ["w1 cut from w2"]
-    assert reaches(pair, "w1", pair.address("w2"))
+    assert comes_to_reach(pair, "w1", pair.address("w2"))
 
 
 LISTEN = """
@@ -251,7 +255,7 @@ def test_cut_from_everybody_and_heal_of_one_machine(pair: Lab) -> None:
     assert pair.heal("w2") == []
     assert not reaches(pair, "w2", pair.address("w1"))
     assert pair.heal("w1") == ["w1 cut from everybody"]
-    assert reaches(pair, "w2", pair.address("w1"))
+    assert comes_to_reach(pair, "w2", pair.address("w1"))
 
 
 def round_trip_ms(lab: Lab, node: str, address: str) -> float:
