@@ -116,14 +116,13 @@ def _pulumi(
         changes["profile"] = profile
     file = workspace.write_stack_file(stack, changes)
     common = ["--stack", stack, "--config-file", str(file), "--non-interactive", "--color", "auto"]
-    environment = workspace.environment()
     if not workspace.has_stack(stack):
         if verb[0] == "destroy":
             typer.echo(f"nothing to destroy: stack {stack} was never deployed on this cluster")
             return
-        create = ["pulumi", "stack", "init", stack, "--non-interactive", "--no-select"]
-        subprocess.run(create, cwd=PROJECT, env=environment, check=True)
-    done = subprocess.run(["pulumi", *verb, *common, *(rest or [])], cwd=PROJECT, env=environment, check=False)
+        workspace.create_stack(stack)
+    command = ["pulumi", *verb, *common, *(rest or [])]
+    done = subprocess.run(command, cwd=PROJECT, env=workspace.environment(), check=False)
     raise typer.Exit(done.returncode)
 
 
@@ -141,8 +140,6 @@ def main() -> None:
     except (WorkspaceError, BuildError) as error:
         typer.echo(f"lab.pulumi: {error}", err=True)
         sys.exit(1)
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import hashlib
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -89,6 +90,24 @@ class Workspace:
     def has_stack(self, stack: str) -> bool:
         """Whether the backend knows the stack."""
         return any((self.backend / ".pulumi" / "stacks").glob(f"*/{stack}.json*"))
+
+    def create_stack(self, stack: str) -> None:
+        """Make the stack in the backend; its file must have been written.
+
+        `pulumi stack init` takes no --config-file and writes the passphrase's salt into the project's own stack file.
+        So it runs in the backend's folder, as a project of the same name whose stack file is the copy.
+
+        Raises:
+            WorkspaceError: pulumi refused; the message has its own.
+        """
+        project = yaml.safe_load((PROJECT / "Pulumi.yaml").read_text())
+        (self.backend / "Pulumi.yaml").write_text(yaml.safe_dump({"name": project["name"], "runtime": "python"}))
+        command = ["pulumi", "stack", "init", stack, "--non-interactive", "--no-select"]
+        done = subprocess.run(
+            command, cwd=self.backend, env=self.environment(), capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise WorkspaceError(f"stack {stack} could not be made: {(done.stderr or done.stdout).strip()}")
 
     def write_stack_file(self, stack: str, changes: Mapping[str, Any]) -> Path:
         """Copy `stacks/Pulumi.<stack>.yaml` into the workspace with `changes`, and return the copy.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc  # type: ignore[import-untyped,unused-ignore]
 import pytest
-from google.protobuf import empty_pb2
+from google.protobuf import empty_pb2  # type: ignore[import-untyped,unused-ignore]
 from pulumi.runtime.proto import language_pb2, language_pb2_grpc
 
 from lab.pulumi.language_host import interpreter, main, program_arguments

@@ -1,0 +1,180 @@
+"""Under the real CLI, with the real provider and the language host: every stack previews, and errors reach the user."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.build import BuildError, artifacts
+from lab.pulumi.workspace import PROJECT, Workspace, official_tools
+from tests.pulumi.stack_files import STACKS, raw_config
+
+EXPECTED_KINDS = {
+    "spread": {"apps/v1:Deployment", "policy/v1:PodDisruptionBudget", "core/v1:Service"},
+    "single-writer": {
+        "apps/v1:Deployment",
+        "core/v1:PersistentVolumeClaim",
+        "core/v1:Service",
+        "apps/v1:DaemonSet",
+    },
+    "node-agent": {"apps/v1:DaemonSet"},
+    "stateful": {"apps/v1:StatefulSet", "core/v1:PersistentVolumeClaim", "core/v1:Service"},
+}
+
+Pulumi = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace of its own, without a cluster."""
+    tools = None
+    if not official_tools():
+        try:
+            tools = artifacts.tools()
+        except BuildError as error:
+            pytest.fail(f"pulumi and its provider are neither installed nor built: {error}")
+    made = Workspace(tmp_path_factory.mktemp("pulumi"), None, tools)
+    made.prepare()
+    return made
+
+
+@pytest.fixture(scope="module")
+def pulumi(workspace: Workspace) -> Pulumi:
+    """Runs pulumi in the workspace and returns what it said; fails the test on another exit code than `code`."""
+    # A cluster of the user's own must play no part: a path that leads nowhere.
+    env = workspace.environment() | {"KUBECONFIG": str(workspace.folder / "no-cluster")}
+
+    def run(*arguments: str, cwd: Path = PROJECT, code: int = 0) -> subprocess.CompletedProcess[str]:
+        argv = ["pulumi", *arguments, "--non-interactive", "--color", "never"]
+        done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == code, f"exit code {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done
+
+    return run
+
+
+def stack_file(workspace: Workspace, stack: str, **changes: Any) -> str:
+    file = workspace.write_stack_file(stack, changes)
+    if not workspace.has_stack(stack):
+        workspace.create_stack(stack)
+    return str(file)
+
+
+@pytest.mark.parametrize("stack", STACKS)
+def test_preview(stack: str, workspace: Workspace, pulumi: Pulumi) -> None:
+    """The provider's schema accepts every object of every stack, and the committed stack file stays as it was."""
+    committed = PROJECT / "stacks" / f"Pulumi.{stack}.yaml"
+    before = committed.read_bytes()
+    file = stack_file(workspace, stack, cluster_check="skip")
+    done = pulumi("preview", "--json", "--stack", stack, "--config-file", file)
+    planned = json.loads(done.stdout)
+    types = {step["newState"]["type"] for step in planned["steps"]}
+    for app in json.loads(raw_config(stack)["tandem:apps"]).values():
+        assert {f"kubernetes:{kind}" for kind in EXPECTED_KINDS[app["kind"]]} <= types
+    assert planned["changeSummary"] == {"create": len(planned["steps"])}
+    assert committed.read_bytes() == before
+
+
+def test_a_wrong_setting_is_told_without_a_traceback(workspace: Workspace, pulumi: Pulumi) -> None:
+    file = stack_file(workspace, "dev", cluster_check="skip", profile="fast")
+    done = pulumi("preview", "--stack", "dev", "--config-file", file, code=255)
+    said = done.stdout + done.stderr
+    assert "stacks/Pulumi.dev.yaml: tandem:profile" in said
+    assert "way out: one of stock, article, balanced" in said
+    assert "Traceback" not in said
+
+
+def test_no_cluster_is_told_before_anything_is_planned(workspace: Workspace, pulumi: Pulumi) -> None:
+    file = stack_file(workspace, "dev")
+    done = pulumi("preview", "--stack", "dev", "--config-file", file, code=255)
+    said = done.stdout + done.stderr
+    assert "ConfigMap tandem-system/recovery-profile must be readable" in said
+    assert "cluster_check: skip" in said
+    assert "Deployment" not in said
+
+
+def test_render_for_kubectl(workspace: Workspace, pulumi: Pulumi) -> None:
+    """`render_directory` writes the objects as YAML files, with no cluster."""
+    folder = PROJECT / "build" / "rendered-by-test"
+    shutil.rmtree(folder, ignore_errors=True)
+    file = stack_file(workspace, "staging", render_directory=str(folder.relative_to(PROJECT)))
+    pulumi("up", "--yes", "--skip-preview", "--stack", "staging", "--config-file", file)
+    written = {each.name.split("-", 1)[1] for each in folder.rglob("*.yaml")}
+    assert any("deployment" in name for name in written), written
+    assert any("poddisruptionbudget" in name for name in written), written
+    shutil.rmtree(folder)
+
+
+PROGRAM = """
+import pulumi, helper
+config = pulumi.Config()
+helper.calls.append(1)
+match config.get("how"):
+    case "raise": raise ValueError("a mistake of the program")
+    case "refuse": raise pulumi.RunError("refused, with a way out")
+    case "exit": raise SystemExit(3)
+pulumi.export("said", config.require("word"))
+pulumi.export("calls", len(helper.calls))
+pulumi.export("root", pulumi.get_root_directory())
+pulumi.export("stack", f"{pulumi.get_organization()}/{pulumi.get_project()}/{pulumi.get_stack()}")
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory, pulumi: Pulumi) -> Path:
+    """A project with a program of a few lines and a module beside it."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "Pulumi.yaml").write_text("name: tiny\nruntime: python\nmain: program/\n")
+    (folder / "program").mkdir()
+    (folder / "program" / "__main__.py").write_text(PROGRAM)
+    (folder / "program" / "helper.py").write_text("calls = []\n")
+    pulumi("stack", "init", "one", "--no-select", cwd=folder)
+    return folder
+
+
+def test_tiny_program(tiny: Path, pulumi: Pulumi) -> None:
+    pulumi("up", "--yes", "--stack", "one", "--config", "word=hello", cwd=tiny)
+    outputs = json.loads(pulumi("stack", "output", "--json", "--stack", "one", cwd=tiny).stdout)
+    # `up` runs the program twice, for the preview and for the update; neither sees what the other left in memory.
+    assert outputs == {"said": "hello", "calls": 1, "root": str(tiny), "stack": "organization/tiny/one"}
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "not_said"),
+    [
+        ("raise", "ValueError: a mistake of the program", "ended with"),
+        ("refuse", "error: refused, with a way out", "Traceback"),
+        ("exit", "ended with exit code 3", "Traceback"),
+    ],
+)
+def test_tiny_program_that_fails(how: str, said: str, not_said: str, tiny: Path, pulumi: Pulumi) -> None:
+    done = pulumi("preview", "--stack", "one", "--config", f"how={how}", cwd=tiny, code=255)
+    output = done.stdout + done.stderr
+    assert said in output
+    assert not_said not in output
+
+
+def test_command_previews_without_a_cluster(tmp_path: Path) -> None:
+    """`python -m lab.pulumi`, as a user types it."""
+    argv = [sys.executable, "-m", "lab.pulumi", "preview", "--without-cluster", "--profile", "article"]
+    env = {**os.environ, "TANDEM_LAB_STATE": str(tmp_path)}
+    done = subprocess.run(argv, cwd=PROJECT, env=env, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "to create" in done.stdout
+    assert "was not compared with profile article" in done.stdout
+
+
+def test_command_without_a_kubeconfig_says_what_to_run(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "lab.pulumi", "up", "--kubeconfig", str(tmp_path / "none")]
+    done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "make site" in done.stderr
