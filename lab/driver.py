@@ -5,14 +5,20 @@ Found by the entry point `tandem.drill.drivers`; the only module of this package
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TypeVar
 
 from lab.runtime import Lab, LabError
 from tandem.drill.driver import DriverError
 
 _Result = TypeVar("_Result")
+_ROOT = Path(__file__).resolve().parent.parent
+_TAIL_LINES = 20
 
 
 class LabDriver:
@@ -59,6 +65,34 @@ class LabDriver:
     def address(self, node: str) -> str:
         """Its address in the lab's network."""
         return _translated(lambda: self._lab.address(node))
+
+    def apply_profile(self, name: str) -> None:
+        """Put a recovery profile in force, as a user would: the playbook for nodes, the stack for workloads."""
+        _run(["ansible-playbook", "playbooks/tune.yml", "-e", f"tandem_profile={name}"], self._lab.name)
+        _run([sys.executable, "-m", "lab.pulumi", "up", "--profile", name], self._lab.name)
+
+
+def _run(argv: list[str], lab_name: str) -> None:
+    """A command of this project, from its root; its output is shown if it fails.
+
+    Raises:
+        DriverError: it failed; the text holds its last lines.
+    """
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": path, "TANDEM_LAB_NAME": lab_name}
+    done = subprocess.run(
+        argv,
+        cwd=_ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        tail = "\n".join(done.stdout.splitlines()[-_TAIL_LINES:])
+        raise DriverError(f"`{shlex.join(argv)}` failed ({done.returncode}); its last lines:\n{tail}")
 
 
 def _translated(call: Callable[[], _Result]) -> _Result:

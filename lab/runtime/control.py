@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lab.runtime.errors import KINDS, LabError, NotRunningError, UsageError
 from lab.runtime.faults import Cut
 from lab.runtime.paths import LabPaths
-from lab.runtime.relay import join, open_first
+from lab.runtime.relay import open_first
 
 if TYPE_CHECKING:
     from lab.runtime.supervisor import Supervisor
@@ -70,7 +70,7 @@ class Handler:
         target = (machine.node.address, int(request["port"]))
         stream = await open_first([target], float(request.get("timeout", _CONNECT_SECONDS)))
         writer.write(b'{"connected": true}\n')
-        await join((reader, writer), stream)
+        await self._lab.carry(machine.node.name, (reader, writer), stream)
 
     async def _status(self, _: Request) -> Reply:
         return self._lab.status()

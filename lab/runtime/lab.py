@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lab.runtime import control, faults, launch, ssh, teardown
+from lab.runtime import control, faults, launch, teardown
 from lab.runtime.errors import LabError, NotBuiltError, NotRunningError
 from lab.runtime.faults import Cut
 from lab.runtime.paths import LabPaths
@@ -142,7 +142,6 @@ class Lab:
     def power_off(self, node: str) -> float | None:
         """Pull NODE's plug. The time right after, in seconds since the epoch; None when it was off already."""
         at: float | None = self._ask("power_off", node=node)["at"]
-        ssh.end_shared(self.paths, node)
         return at
 
     def power_on(self, node: str, wait: bool = True) -> bool:
@@ -152,8 +151,6 @@ class Lab:
             LabError: it does not come up; the text holds the tail of its console.
         """
         started: bool = self._ask("power_on", node=node)["started"]
-        if started:  # a machine that ended by itself left its shared connection behind
-            ssh.end_shared(self.paths, node)
         if wait:
             launch.wait_for_ssh(self.paths, find_node(node), lambda _phase: None)
         return started

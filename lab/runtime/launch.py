@@ -128,8 +128,6 @@ def up(paths: LabPaths, nodes: Sequence[Node], artifacts: Callable[[], Bootable]
     known = list(control.ask(paths, {"op": "status"})["machines"])
     ssh.prepare(paths, [n for n in NODES.values() if n.name in known or n in nodes])
     result.started = control.ask(paths, {"op": "ensure", "nodes": [node.name for node in nodes]})["started"]
-    for name in result.started:
-        ssh.end_shared(paths, name)
     frozen = [n for n, m in control.ask(paths, {"op": "status"})["machines"].items() if m["state"] == "frozen"]
 
     def wait(node: Node) -> None:

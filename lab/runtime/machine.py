@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -27,11 +28,14 @@ _STOPPED_SECONDS = 2.0
 class Machine:
     """Power switch of one machine. Calls for one machine run one after the other."""
 
-    def __init__(self, node: Node, spec: Spec, paths: LabPaths, children: Children) -> None:
+    def __init__(
+        self, node: Node, spec: Spec, paths: LabPaths, children: Children, ended: Callable[[str], None]
+    ) -> None:
         self.node = node
         self._spec = spec
         self._paths = paths
         self._children = children
+        self._ended = ended
         self._process: asyncio.subprocess.Process | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._order = asyncio.Lock()
@@ -95,6 +99,7 @@ class Machine:
             self._frozen = False
             self.since = time.time()
             self._end_group(process.pid)
+            self._ended(self.node.name)
 
     @staticmethod
     def _end_group(group: int) -> None:

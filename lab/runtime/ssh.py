@@ -24,8 +24,7 @@ def config(paths: LabPaths, nodes: Iterable[Node], python: Path) -> str:
     """The text of ssh_config for NODES.
 
     The proxy asks the supervisor through the state folder, so it stays right when the lab is started again. Connections
-    are shared (ControlMaster) through sockets that `down` and `power-off` end; one to a dead machine ends by itself
-    after 15 s.
+    are shared (ControlMaster); they end with their machine or their lab, and 15 s after a cut or a freeze.
     """
 
     def quoted(path: Path) -> str:
@@ -138,16 +137,15 @@ def _run(argv: list[str], name: str) -> None:
         raise LabError(f"{name}: ssh said: {done.stderr.strip()}")
 
 
-def end_shared(paths: LabPaths, name: str | None = None) -> None:
-    """End the shared connection to NAME, or all of them; local only, so it does not wait for a dead machine."""
+def end_shared(paths: LabPaths) -> None:
+    """End all shared connections; local only, so it does not wait for a dead machine."""
     if not paths.control_masters.is_dir() or not paths.ssh_config.exists():
         return
     for ear in paths.control_masters.iterdir():
-        if name is None or ear.name == name:
-            with suppress(subprocess.TimeoutExpired):
-                subprocess.run(
-                    ["ssh", "-F", str(paths.ssh_config), "-o", f'ControlPath="{ear}"', "-O", "exit", "none"],
-                    capture_output=True,
-                    check=False,
-                    timeout=5,
-                )
+        with suppress(subprocess.TimeoutExpired):
+            subprocess.run(
+                ["ssh", "-F", str(paths.ssh_config), "-o", f'ControlPath="{ear}"', "-O", "exit", "none"],
+                capture_output=True,
+                check=False,
+                timeout=5,
+            )

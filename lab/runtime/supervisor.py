@@ -33,7 +33,7 @@ from lab.runtime.paths import LabPaths
 from lab.runtime.plan import API_PORT, BRIDGE, GATEWAY, NODES, PREFIX_LENGTH, Node
 from lab.runtime.plan import node as find_node
 from lab.runtime.processes import Children, HostView
-from lab.runtime.relay import forwarder
+from lab.runtime.relay import Stream, forwarder, join
 from lab.runtime.state import LabState, Process, Spec
 
 #: Upper bound of all guests' memory files: "at most 12 GiB", and a little for UML's own.
@@ -52,6 +52,7 @@ class Supervisor:
         self.machines: dict[str, Machine] = {}
         self.cuts: set[Cut] = set()
         self.degraded: dict[str, dict[str, float]] = {}
+        self.lines: dict[str, set[asyncio.Task[None]]] = {}
         self.services = services.planned(spec, self.paths.supervisor_log)
         self._view = view
         self._network = asyncio.Lock()
@@ -76,7 +77,7 @@ class Supervisor:
             for node in nodes:
                 if node.name not in self.machines:
                     await self._plug_in(node)
-                    self.machines[node.name] = Machine(node, self.spec, self.paths, self.children)
+                    self.machines[node.name] = Machine(node, self.spec, self.paths, self.children, self._hang_up)
         started = await asyncio.gather(*(self.power_on(node.name) for node in nodes if not self._frozen(node.name)))
         return [name for name, was_off in started if was_off]
 
@@ -125,6 +126,24 @@ class Supervisor:
     async def _apply(self, cuts: set[Cut]) -> None:
         await self.children.run("nft", "-f", "-", given=ruleset(list(cuts)))
         self.cuts = cuts
+
+    async def carry(self, name: str, one: Stream, other: Stream) -> None:
+        """Join two streams until they end, or the machine NAME does.
+
+        A machine without power says no goodbye, but these are the lab's own ways in (SSH): a client that shares
+        connections would else wait for a machine of the past.
+        """
+        line = asyncio.create_task(join(one, other))
+        lines = self.lines.setdefault(name, set())
+        lines.add(line)
+        try:
+            await asyncio.wait([line])
+        finally:
+            lines.discard(line)
+
+    def _hang_up(self, name: str) -> None:
+        for line in self.lines.get(name, ()):
+            line.cancel()
 
     def api_servers(self) -> list[tuple[str, int]]:
         """Where the API server's forward leads: the control plane machines that are on, cp1 first."""

@@ -135,9 +135,13 @@ def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> No
     on(pair, "w1", "echo kept > /root/kept; sync /root/kept")
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     group = pair.status().machines["w1"].pid
+    session = subprocess.Popen(pair.ssh_argv("w1", "sleep 300"), stdin=subprocess.DEVNULL)
+    time.sleep(0.5)
+    assert session.poll() is None
     began = time.time()
     at = pair.power_off("w1")
     assert at is not None
+    assert session.wait(timeout=5) == 255, "no login outlives its machine"
     assert began <= at <= time.time()
     assert pair.power_off("w1") is None, "off already"
     off = pair.status().machines["w1"]
