@@ -19,19 +19,23 @@ import pytest
 from lab.story import ROOT, Story, python_module
 
 ORDER = ("unit", "model", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
+NEED_MACHINES = ("lab", "molecule", "testinfra", "stack", "drill")
 PROFILE = "article"
 KUBECONFIG = ROOT / "build" / "kubeconfig" / "lab" / "admin.conf"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Cheap before dear, and the cluster's tests in the order of a user's work."""
+    """Cheap before dear, the cluster's tests in the order of a user's work; what needs machines is marked `lab`."""
     tests = Path(__file__).parent
 
-    def rank(item: pytest.Item) -> int:
-        folder = item.path.relative_to(tests).parts[0]
-        return ORDER.index(folder) if folder in ORDER else 0
+    def folder(item: pytest.Item) -> str:
+        return item.path.relative_to(tests).parts[0]
 
-    items.sort(key=rank)
+    items.sort(key=lambda item: ORDER.index(folder(item)) if folder(item) in ORDER else 0)
+    for item in items:
+        if folder(item) in NEED_MACHINES:
+            item.add_marker(pytest.mark.lab)
 
 
 @pytest.fixture(scope="session")
