@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import shutil
 import subprocess
@@ -15,9 +16,11 @@ from lab.runtime import connect
 from lab.runtime.errors import LabError
 from lab.runtime.paths import LabPaths
 from lab.runtime.plan import Node
+from lab.runtime.state import Process
 
 _PERSIST_SECONDS = 300
 _FIRST_CONTACT_SECONDS = 60
+_MASTER = re.compile(r"Master running \(pid=(\d+)\)")
 
 
 def config(paths: LabPaths, nodes: Iterable[Node], python: Path) -> str:
@@ -137,15 +140,34 @@ def _run(argv: list[str], name: str) -> None:
         raise LabError(f"{name}: ssh said: {done.stderr.strip()}")
 
 
-def end_shared(paths: LabPaths) -> None:
-    """End all shared connections; local only, so it does not wait for a dead machine."""
+def end_shared(paths: LabPaths) -> list[Process]:
+    """Tell all shared connections to end, which is local and does not wait for a dead machine; their processes."""
+    ending: list[Process] = []
     if not paths.control_masters.is_dir() or not paths.ssh_config.exists():
-        return
+        return ending
     for ear in paths.control_masters.iterdir():
-        with suppress(subprocess.TimeoutExpired):
-            subprocess.run(
-                ["ssh", "-F", str(paths.ssh_config), "-o", f'ControlPath="{ear}"', "-O", "exit", "none"],
-                capture_output=True,
-                check=False,
-                timeout=5,
-            )
+        master = _MASTER.search(_master(paths, ear, "check"))
+        if master:
+            with suppress(ProcessLookupError):
+                ending.append(Process.of(int(master[1])))
+            _master(paths, ear, "exit")
+    return ending
+
+
+def _master(paths: LabPaths, ear: Path, command: str) -> str:
+    """What the shared connection listening at EAR says to COMMAND."""
+    argv = [
+        "ssh",
+        "-F",
+        str(paths.ssh_config),
+        "-o",
+        f'ControlPath="{ear}"',
+        "-o",
+        "LogLevel=INFO",
+        "-O",
+        command,
+        "none",
+    ]
+    with suppress(subprocess.TimeoutExpired):
+        return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=5).stderr
+    return ""

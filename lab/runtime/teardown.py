@@ -54,13 +54,13 @@ def down(paths: LabPaths) -> DownReport:
     if not paths.root.is_dir():
         return report
     with folder_lock(paths):
-        ssh.end_shared(paths)
+        shared = ssh.end_shared(paths)
         supervisor, instance = _find(paths)
         if supervisor is not None and supervisor.alive():
             report.was_running = True
             _end(supervisor, report)
-        if instance:
-            _end_strays(instance, report)
+        strays = _strays(instance, report) if instance else []
+        _await_end([*shared, *strays], report)
         for folder in (paths.control_masters, paths.folder):
             if folder.exists():
                 report.had_files |= folder == paths.folder
@@ -121,17 +121,21 @@ def inhabitants(instance: str) -> list[int]:
     return sorted(found)
 
 
-def _end_strays(instance: str, report: DownReport) -> None:
-    """End what a user left running in the lab's network: it has nobody left to talk to."""
-    strays = inhabitants(instance)
+def _strays(instance: str, report: DownReport) -> list[Process]:
+    """Tell what a user left running in the lab's network to end: it has nobody left to talk to."""
     processes: list[Process] = []
-    for pid in strays:
+    for pid in inhabitants(instance):
         with suppress(ProcessLookupError, FileNotFoundError):
             process = Process.of(pid)
             name = Path(f"/proc/{pid}/comm").read_text().strip()
             processes.append(process)
             report.ended.append(f"process {pid} ({name}) was still in the lab's network")
             os.kill(pid, signal.SIGTERM)
+    return processes
+
+
+def _await_end(processes: list[Process], report: DownReport) -> None:
+    """Wait for PROCESSES, which were told to end; kill those that do not."""
     deadline = time.monotonic() + _STRAY_SECONDS
     while any(process.alive() for process in processes):
         if time.monotonic() > deadline:

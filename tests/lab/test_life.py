@@ -61,7 +61,6 @@ def test_a_crash_of_the_supervisor_in_the_middle_of_up(lab: Lab, cli: Cli) -> No
     assert down.code == 0
     assert f"process {guest.pid} (sleep) was still in the lab's network" in down.out
     guest.wait(timeout=5)
-    time.sleep(0.2)
     assert Footprint.now(lab).left_since(before) == {}
     assert "nothing to do" in cli("down").out
 
@@ -81,5 +80,4 @@ def test_a_crash_of_up_itself_leaves_a_lab_that_up_finishes_and_down_ends(lab: L
     down = cli("down")
     assert (down.code, "nothing is left" in down.out) == (0, True)
     assert not Path(f"/proc/{supervisor}").exists()
-    time.sleep(0.2)
     assert Footprint.now(lab).left_since(before) == {}
