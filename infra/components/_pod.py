@@ -158,9 +158,7 @@ def worker_affinity(*, with_share: bool, on_control_plane: bool = False) -> Affi
     if not rules:
         return None
     required = NodeSelectorArgs(node_selector_terms=[NodeSelectorTermArgs(match_expressions=rules)])
-    return AffinityArgs(
-        node_affinity=NodeAffinityArgs(required_during_scheduling_ignored_during_execution=required)
-    )
+    return AffinityArgs(node_affinity=NodeAffinityArgs(required_during_scheduling_ignored_during_execution=required))
 
 
 def _probe(args: AppArgs, *, period_seconds: int, failures: int) -> ProbeArgs:
