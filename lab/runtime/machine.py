@@ -8,9 +8,10 @@ import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
-from lab.runtime import uml
+from lab.runtime import reboot, uml
 from lab.runtime.errors import LabError, NotRunningError
 from lab.runtime.paths import LabPaths
 from lab.runtime.plan import Node
@@ -23,6 +24,13 @@ State = Literal["running", "frozen", "off"]
 MEMORY_FOLDER = "/dev/shm"  # noqa: S108 - private: the supervisor mounts over it before any machine starts
 _GONE_SECONDS = 10.0
 _STOPPED_SECONDS = 2.0
+
+
+def install_reboot(spec: Spec, paths: LabPaths) -> None:
+    """Put the program that a rebooting kernel runs into the state folder."""
+    text = Path(reboot.__file__).read_text()
+    paths.reboot.write_text(f"#!{spec.python} -IS\n{text}")
+    paths.reboot.chmod(0o700)
 
 
 class Machine:
@@ -69,11 +77,17 @@ class Machine:
                 return False
             argv = uml.command_line(
                 self.node,
-                kernel=self._spec.kernel,
+                reboot=self._paths.reboot,
                 disk=self._paths.disk(self.node.name),
                 base_image=self._spec.base_image,
                 authorized_key=self._spec.authorized_key,
             )
+            environment = {
+                "TMPDIR": MEMORY_FOLDER,
+                "HOME": MEMORY_FOLDER,
+                "PATH": "/usr/bin:/bin",
+                "LAB_KERNEL": str(self._spec.kernel),
+            }
             console = self._paths.console(self.node.name)
             stamp = datetime.now(UTC).isoformat(timespec="milliseconds")
             with console.open("ab") as log:
@@ -81,7 +95,7 @@ class Machine:
                 log.flush()
                 try:
                     self._process = await self._children.start(
-                        argv, output=log, env={"TMPDIR": MEMORY_FOLDER, "HOME": MEMORY_FOLDER, "PATH": "/usr/bin:/bin"}
+                        argv, output=log, env=environment, executable=self._spec.kernel
                     )
                 except OSError as error:
                     raise LabError(f"{self.node.name} cannot start: {self._spec.kernel}: {error}") from error

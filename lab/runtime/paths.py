@@ -95,6 +95,11 @@ class LabPaths:
         return self.folder / "connect.py"
 
     @property
+    def reboot(self) -> Path:
+        """Executable copy of lab/runtime/reboot.py, what a machine's kernel runs when its guest reboots."""
+        return self.folder / "reboot"
+
+    @property
     def control_masters(self) -> Path:
         """Folder of ssh's shared connections: below the lab's own, or a short one if that path is too long."""
         inside = self.folder / "cm"

@@ -25,9 +25,21 @@ class Children:
         self._own: set[int] = set()
 
     async def start(
-        self, argv: Sequence[str | os.PathLike[str]], *, output: int | IO[Any], env: Mapping[str, str] | None = None
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        output: int | IO[Any],
+        env: Mapping[str, str] | None = None,
+        executable: Path | None = None,
     ) -> asyncio.subprocess.Process:
-        """Start ARGV as leader of a session and process group of its own, without input."""
+        """Start ARGV as leader of a session and process group of its own, without input.
+
+        Args:
+            argv: the command.
+            output: where its output and errors go.
+            env: its environment; this process's own when None.
+            executable: what to run, when argv[0] is to say something else.
+        """
         async with self._spawning:
             process = await asyncio.create_subprocess_exec(
                 *argv,
@@ -35,6 +47,7 @@ class Children:
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
                 env=None if env is None else dict(env),
+                executable=executable,
                 start_new_session=True,
             )
             self._own.add(process.pid)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lab.runtime.errors import LabError
 
+_PARENT_FIELD = 4 - 3
 _START_TIME_FIELD = 22 - 3  # fields after the ')' that ends the command name; proc(5) counts from 1
 
 
@@ -41,6 +42,14 @@ class Process(BaseModel):
         number = int(stat.split(" ", 1)[0])
         return cls(pid=number, start_time=int(fields[_START_TIME_FIELD]), boot_id=boot_id())
 
+    def parent(self) -> Process | None:
+        """Its parent, as the /proc at hand sees it; None when that is not to be seen."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+            return Process.of(int(fields[_PARENT_FIELD]))
+        except (ProcessLookupError, FileNotFoundError):
+            return None
+
     def alive(self) -> bool:
         """Whether exactly this process still runs (a zombie does not)."""
         try:
@@ -49,6 +58,17 @@ class Process(BaseModel):
         except (ProcessLookupError, FileNotFoundError):
             return False
         return now == self and state not in {"Z", "X"}
+
+    def exists(self) -> bool:
+        """Whether the kernel still holds this process, be it as a zombie.
+
+        PID 1 of a namespace counts as a zombie while its last thread still ends the namespace's other processes, so
+        only this tells when they are gone.
+        """
+        try:
+            return Process.of(self.pid) == self
+        except ProcessLookupError:
+            return False
 
     def kill(self) -> bool:
         """SIGKILL to exactly this process; False when it is gone already.
@@ -82,6 +102,7 @@ class LabState(BaseModel):
         name: the lab's name.
         instance: unique per start; also the alias of the bridge, by which a network namespace is recognised.
         supervisor: PID 1 of the lab, as the host sees it.
+        launcher: unshare(1), which made the namespaces and waits for the supervisor's end.
         api_port: loopback port of the API server's forward.
         rootless: made inside a user namespace.
         base_image: the root image below the machines' copy-on-write files.
@@ -92,6 +113,7 @@ class LabState(BaseModel):
     name: str
     instance: str
     supervisor: Process
+    launcher: Process | None = None
     api_port: int
     rootless: bool
     base_image: Path

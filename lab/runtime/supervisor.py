@@ -28,7 +28,7 @@ from typing import Any
 from lab.runtime import control, services
 from lab.runtime.errors import LabError
 from lab.runtime.faults import Cut, ruleset
-from lab.runtime.machine import MEMORY_FOLDER, Machine
+from lab.runtime.machine import MEMORY_FOLDER, Machine, install_reboot
 from lab.runtime.paths import LabPaths
 from lab.runtime.plan import API_PORT, BRIDGE, GATEWAY, NODES, PREFIX_LENGTH, Node
 from lab.runtime.plan import node as find_node
@@ -44,9 +44,10 @@ _SETUP_SECONDS = 15.0
 class Supervisor:
     """The lab's machines, cables and services, and what the control socket may ask of them."""
 
-    def __init__(self, spec: Spec, view: HostView, own: Process) -> None:
+    def __init__(self, spec: Spec, view: HostView, own: Process, launcher: Process | None) -> None:
         self.spec = spec
         self.own = own
+        self.launcher = launcher
         self.paths = LabPaths(spec.folder.parent, spec.folder.name)
         self.children = Children()
         self.machines: dict[str, Machine] = {}
@@ -203,6 +204,7 @@ async def serve(supervisor: Supervisor, lock: socket.socket, api: socket.socket,
     spec = supervisor.spec
     async with asyncio.timeout(_SETUP_SECONDS):  # it holds the folder's lock: never for longer than this
         await supervisor.make_namespace()
+        install_reboot(spec, supervisor.paths)
     forward = forwarder(supervisor.api_servers)
     await asyncio.start_server(forward, sock=api)
     await asyncio.start_server(forward, "127.0.0.1", spec.api_port)
@@ -218,6 +220,7 @@ async def serve(supervisor: Supervisor, lock: socket.socket, api: socket.socket,
         name=spec.name,
         instance=spec.instance,
         supervisor=supervisor.own,
+        launcher=supervisor.launcher,
         api_port=spec.api_port,
         rootless=spec.rootless,
         base_image=spec.base_image,
@@ -247,6 +250,7 @@ def main(arguments: list[str]) -> int:
     descriptors: Mapping[str, int] = vars(options)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     own = Process.of("self")  # while /proc is still the host's
+    launcher = own.parent()
     spec = Spec.model_validate_json(options.spec.read_text())
     lock = socket.socket(fileno=descriptors["lock_fd"])
     api = socket.socket(fileno=descriptors["api_fd"])
@@ -255,7 +259,7 @@ def main(arguments: list[str]) -> int:
         os.set_inheritable(inherited, False)
 
     async def run() -> None:
-        await serve(Supervisor(spec, HostView(), own), lock, api, descriptors["folder_lock_fd"], ready)
+        await serve(Supervisor(spec, HostView(), own, launcher), lock, api, descriptors["folder_lock_fd"], ready)
 
     try:
         asyncio.run(run())

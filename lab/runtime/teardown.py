@@ -55,10 +55,9 @@ def down(paths: LabPaths) -> DownReport:
         return report
     with folder_lock(paths):
         shared = ssh.end_shared(paths)
-        supervisor, instance = _find(paths)
-        if supervisor is not None and supervisor.alive():
-            report.was_running = True
-            _end(supervisor, report)
+        processes, instance = _find(paths)
+        if processes:
+            _end(processes, report)
         strays = _strays(instance, report) if instance else []
         _await_end([*shared, *strays], report)
         for folder in (paths.control_masters, paths.folder):
@@ -70,29 +69,32 @@ def down(paths: LabPaths) -> DownReport:
     return report
 
 
-def _find(paths: LabPaths) -> tuple[Process | None, str | None]:
-    """The recorded supervisor and instance; when the record is lost, the one that answers on the machine's lock."""
+def _find(paths: LabPaths) -> tuple[list[Process], str | None]:
+    """The supervisor, its launcher, and the instance, as recorded.
+
+    Where the record is lost, the supervisor that answers on the machine's lock.
+    """
     with suppress(LabError):
         state = LabState.read(paths.state)
-        if state is not None and state.supervisor.alive():
-            return state.supervisor, state.instance
         if state is not None:
-            return None, state.instance
+            recorded = [state.supervisor] + ([state.launcher] if state.launcher else [])
+            return recorded, state.instance
     identity = who_runs(paths.name)
     if identity and Path(identity["folder"]) == paths.folder:
         with suppress(ProcessLookupError, FileNotFoundError):
             process = Process.of(int(identity["pid"]))
             if b"lab.runtime.supervisor" in Path(f"/proc/{process.pid}/cmdline").read_bytes():
-                return process, None
-    return None, None
+                return [process], None
+    return [], None
 
 
-def _end(supervisor: Process, report: DownReport) -> None:
-    supervisor.kill()
+def _end(processes: list[Process], report: DownReport) -> None:
+    """Kill the supervisor, the first of PROCESSES, and wait until nothing is left of all."""
+    report.was_running = processes[0].kill()
     deadline = time.monotonic() + _END_SECONDS
-    while supervisor.alive():
+    while any(process.exists() for process in processes):
         if time.monotonic() > deadline:
-            report.leftovers.append(f"the supervisor (process {supervisor.pid}) does not end")
+            report.leftovers += [f"process {p.pid} of the supervisor does not end" for p in processes if p.alive()]
             return
         time.sleep(0.02)
 

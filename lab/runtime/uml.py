@@ -24,12 +24,12 @@ def check_path(path: Path) -> Path:
     return path
 
 
-def command_line(node: Node, *, kernel: Path, disk: Path, base_image: Path, authorized_key: str) -> list[str]:
+def command_line(node: Node, *, reboot: Path, disk: Path, base_image: Path, authorized_key: str) -> list[str]:
     """Arguments that boot NODE.
 
     Args:
         node: the machine.
-        kernel: the `linux` binary.
+        reboot: argv[0], which the kernel executes when the guest reboots (lab.runtime.reboot).
         disk: its copy-on-write file; UML makes it if absent.
         base_image: the ext4 image below it, shared by all machines and never written.
         authorized_key: line for root's authorized_keys; carried base64, since it holds spaces.
@@ -40,7 +40,7 @@ def command_line(node: Node, *, kernel: Path, disk: Path, base_image: Path, auth
     """
     key = base64.b64encode(authorized_key.encode()).decode()
     return [
-        str(kernel),
+        str(reboot),
         f"ubd0={check_path(disk)},{check_path(base_image)}",
         "root=/dev/ubda",
         "rw",

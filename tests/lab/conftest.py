@@ -58,7 +58,10 @@ def machine_is_free() -> None:
     """Refuse clearly, rather than skip, where the lab cannot run."""
     other = lock.who_runs(NAME)
     if other is not None:
-        pytest.fail(f"the lab {other['name']!r} runs on this machine, and only one fits: end it, then run these tests")
+        pytest.fail(
+            f"the lab {other['name']!r} runs on this machine, and only one fits; "
+            f"`python -m lab --name {other['name']} down` ends it, then run these tests again"
+        )
 
 
 @pytest.fixture(scope="session")

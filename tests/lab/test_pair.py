@@ -158,6 +158,24 @@ def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> No
     assert on(pair, "w1", "cat /proc/sys/kernel/random/boot_id") != boot
 
 
+def test_a_reboot_from_inside_keeps_the_power_and_the_wire(pair: Lab) -> None:
+    boot = on(pair, "w2", "cat /proc/sys/kernel/random/boot_id")
+    before = pair.status().machines["w2"]
+    on(pair, "w2", "(sleep 0.2; reboot -f -f) >/dev/null 2>&1 &")
+    deadline = time.monotonic() + 60
+    while True:
+        assert time.monotonic() < deadline, pair.console("w2").read_text(errors="replace")[-2000:]
+        options = ["-F", str(pair.ssh_config), "-o", "ControlPath=none", "-o", "ConnectTimeout=2"]
+        argv = ["ssh", *options, "w2", "cat /proc/sys/kernel/random/boot_id"]
+        told = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if told.returncode == 0 and told.stdout.strip() != boot:
+            break
+        time.sleep(0.2)
+    after = pair.status().machines["w2"]
+    assert (after.pid, after.boots) == (before.pid, before.boots)
+    assert comes_to_reach(pair, "w2", pair.address("w1"))
+
+
 def test_a_frozen_machine_answers_nobody_and_goes_on_as_it_was(pair: Lab) -> None:
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     pair.freeze("w1")

@@ -53,6 +53,14 @@ def test_a_zombie_is_not_alive() -> None:
         found = Process.of(process.pid)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert not found.alive()
+        assert found.exists()
+    assert not found.exists()
+
+
+def test_a_parent_is_found() -> None:
+    parent = Process.of("self").parent()
+    assert parent is not None
+    assert parent.pid == os.getppid()
 
 
 def test_the_record_is_read_as_it_was_written(tmp_path: Path) -> None:

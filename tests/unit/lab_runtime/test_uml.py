@@ -13,13 +13,13 @@ KEY = "ssh-ed25519 AAAA tandem-lab-default"
 
 def line(disk: str = "/state/default/disks/w1.cow") -> list[str]:
     return uml.command_line(
-        plan.node("w1"), kernel=Path("/c/linux"), disk=Path(disk), base_image=Path("/c/base.img"), authorized_key=KEY
+        plan.node("w1"), reboot=Path("/s/reboot"), disk=Path(disk), base_image=Path("/c/base.img"), authorized_key=KEY
     )
 
 
 def test_the_command_line_of_a_worker() -> None:
     argv = line()
-    assert argv[0] == "/c/linux"
+    assert argv[0] == "/s/reboot"
     assert "ubd0=/state/default/disks/w1.cow,/c/base.img" in argv
     assert "mem=2000M" in argv
     assert "vec0:transport=tap,ifname=tap-w1,depth=128,gro=1,mac=52:54:00:77:00:0b" in argv
