@@ -75,7 +75,7 @@ class Remote:
                 rounds = [await self._ask_clock() for _ in range(CLOCK_ROUNDS)]
         except (TimeoutError, ConnectionError) as error:
             said = await self._last_words()
-            raise ClientError(f"the clients on {self.where} did not start: {said or error!r}") from error
+            raise ClientError(f"the clients on {self.where} did not start: {said or repr(error)}") from error
         trip, self.offset = min(rounds)
         self.uncertainty = trip / 2
         backlog, self._backlog = self._backlog or [], None
@@ -102,8 +102,12 @@ class Remote:
             raise ConnectionError("the program ended")
         self._clock = asyncio.get_running_loop().create_future()
         sent = time.time()
-        process.stdin.write(b"clock\n")
-        await process.stdin.drain()
+        try:
+            process.stdin.write(b"clock\n")
+            await process.stdin.drain()
+        except ConnectionError:
+            self._clock.cancel()
+            raise
         theirs = await self._clock
         received = time.time()
         return received - sent, theirs - (sent + received) / 2
