@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import pulumi
 from aiohttp import ClientError
@@ -36,8 +36,12 @@ class ClusterError(Exception):
 def connect(settings: Settings) -> Provider:
     """The provider of the stack's objects. It reads KUBECONFIG itself, so that no path and no key enters the state."""
     render = settings.render_directory
+    # Given no kubeconfig, the SDK copies KUBECONFIG's value into the state: a path of this machine, which would be a
+    # change on every other, and which `render_yaml_to_directory` refuses. An output of nothing is "given" and unrecorded.
+    unrecorded = pulumi.Output.from_input(cast(str, None))
     return Provider(
         "cluster",
+        kubeconfig=unrecorded,
         context=settings.kube_context,
         cluster_identifier=settings.cluster_name,
         render_yaml_to_directory=str(Path(pulumi.get_root_directory()) / render) if render else None,
