@@ -23,16 +23,17 @@ _FIRST_CONTACT_SECONDS = 60
 _MASTER = re.compile(r"Master running \(pid=(\d+)\)")
 
 
+def quoted(path: Path) -> str:
+    """PATH as a value in ssh's configuration, where blanks split and percent signs are variables."""
+    return '"' + str(path).replace("%", "%%") + '"'
+
+
 def config(paths: LabPaths, nodes: Iterable[Node], python: Path) -> str:
     """The text of ssh_config for NODES.
 
     The proxy asks the supervisor through the state folder, so it stays right when the lab is started again. Connections
     are shared (ControlMaster); they end with their machine or their lab, and 15 s after a cut or a freeze.
     """
-
-    def quoted(path: Path) -> str:
-        return '"' + str(path).replace("%", "%%") + '"'
-
     proxy = shlex.join([str(python), "-I", "-S", str(paths.connector), str(paths.control_socket)]).replace("%", "%%")
     lines = ["# Written by `python -m lab up`, removed by `python -m lab down`."]
     for node in nodes:
@@ -117,7 +118,7 @@ def first_contact(paths: LabPaths, name: str) -> None:
         return
     with tempfile.TemporaryDirectory(dir=paths.folder) as folder:
         fresh = Path(folder) / "known_hosts"
-        options = ["-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{fresh}"']
+        options = ["-o", "StrictHostKeyChecking=accept-new", "-o", f"UserKnownHostsFile={quoted(fresh)}"]
         _run([*argv, *options, name, "sync"], name)
         with paths.known_hosts.open("a") as file:
             file.write(fresh.read_text())
@@ -161,7 +162,7 @@ def _master(paths: LabPaths, ear: Path, command: str) -> str:
         "-F",
         str(paths.ssh_config),
         "-o",
-        f'ControlPath="{ear}"',
+        f"ControlPath={quoted(ear)}",
         "-o",
         "LogLevel=INFO",
         "-O",

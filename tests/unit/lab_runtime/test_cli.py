@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lab import cli
+from lab import cli, driver
 from lab.driver import LabDriver
 from lab.runtime import ExitCode
 from tandem.drill.driver import Driver, DriverError
@@ -95,3 +95,9 @@ def test_the_drills_driver_fits_its_port_and_needs_a_lab() -> None:
         LabDriver()
     with pytest.raises(DriverError, match="no lab name"):
         LabDriver(lab="Not A Name")
+
+
+def test_a_profile_that_cannot_be_put_in_force_says_why() -> None:
+    with pytest.raises(DriverError, match=r"(?s)`sh -c 'echo because; exit 4'` failed \(4\).*because"):
+        driver._run(["sh", "-c", "echo because; exit 4"], "default")
+    driver._run(["sh", "-c", 'test "$TANDEM_LAB_NAME" = other'], "other")

@@ -5,7 +5,8 @@ import ipaddress
 import pytest
 
 from lab.runtime import plan
-from lab.runtime.errors import UnknownNodeError, UsageError
+from lab.runtime.errors import LabError, UnknownNodeError, UsageError
+from lab.runtime.launch import check_memory
 
 
 def test_every_machine_has_an_address_of_its_own_beside_the_gateway() -> None:
@@ -65,3 +66,10 @@ def test_forward_ports_are_fixed_by_the_name() -> None:
     assert ports == plan.forward_ports("lifecycle")
     assert 16443 not in ports
     assert len(set(ports)) == len(ports) == 200
+
+
+def test_a_host_with_too_little_memory_is_refused_with_the_figures() -> None:
+    check_memory(plan.chosen(), "MemTotal: 9 kB\nMemAvailable:   4194304 kB\n")
+    check_memory(plan.chosen(), "a kernel that tells nothing")
+    with pytest.raises(LabError, match=r"7700 MiB.*3072 MiB available"):
+        check_memory(plan.chosen(), "MemAvailable:   3145728 kB\n")

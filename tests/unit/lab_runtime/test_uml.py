@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import base64
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from lab.runtime import plan, uml
 from lab.runtime.errors import LabError
+from lab.runtime.machine import install_reboot
+from lab.runtime.paths import LabPaths
+from lab.runtime.state import Spec
 
 KEY = "ssh-ed25519 AAAA tandem-lab-default"
 
@@ -41,3 +47,43 @@ def test_it_fits_the_kernels_limit() -> None:
 def test_a_path_that_uml_would_split_is_refused(disk: str) -> None:
     with pytest.raises(LabError, match="comma, colon or space"):
         line(disk)
+
+
+def test_a_rebooting_kernel_gets_its_arguments_and_none_of_its_old_files(tmp_path: Path) -> None:
+    kernel = tmp_path / "linux"
+    kernel.write_text('#!/bin/sh\necho "$@"\nls /proc/self/fd\n')
+    kernel.chmod(0o755)
+    folder = tmp_path / "x"
+    folder.mkdir()
+    paths = LabPaths(tmp_path, "x")
+    spec = Spec(
+        name="x",
+        instance="i",
+        folder=folder,
+        kernel=kernel,
+        base_image=Path("/c/base.img"),
+        authorized_key=KEY,
+        apt_root=None,
+        registry_root=None,
+        api_port=16443,
+        python=Path(sys.executable),
+        rootless=False,
+    )
+    install_reboot(spec, paths)
+    tap = os.open("/dev/null", os.O_RDWR)
+    os.dup2(tap, 77)
+    done = subprocess.run(
+        [paths.reboot, "umid=w1", "mem=2000M"],
+        env={"LAB_KERNEL": str(kernel), "PATH": "/usr/bin:/bin"},
+        pass_fds=[77],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    os.close(tap)
+    os.close(77)
+    banner, arguments, *descriptors = done.stdout.split("\n")
+    assert banner == "--- rebooting"
+    assert arguments == "umid=w1 mem=2000M"
+    assert "77" not in descriptors
+    assert {"0", "1", "2"} <= set(descriptors)
