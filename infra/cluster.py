@@ -37,7 +37,7 @@ def connect(settings: Settings) -> Provider:
     """The provider of the stack's objects. It reads KUBECONFIG itself, so that no path and no key enters the state."""
     render = settings.render_directory
     # Given no kubeconfig, the SDK copies KUBECONFIG's value into the state: a path of this machine, which would be a
-    # change on every other, and which `render_yaml_to_directory` refuses. An output of nothing is "given" and unrecorded.
+    # change on every other, and which `render_yaml_to_directory` refuses. An output of nothing is "given".
     unrecorded = pulumi.Output.from_input(cast(str, None))
     return Provider(
         "cluster",

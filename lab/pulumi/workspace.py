@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +64,12 @@ class Workspace:
                 pass
             finally:
                 fresh.unlink()
+        if self.tools:
+            plugin = self._home / "plugins" / f"resource-kubernetes-v{metadata.version('pulumi-kubernetes')}"
+            plugin.mkdir(parents=True, exist_ok=True)
+            fresh = plugin / f"new-{os.getpid()}"
+            fresh.symlink_to(self.tools / "pulumi-resource-kubernetes")
+            fresh.replace(plugin / "pulumi-resource-kubernetes")
 
     def settings(self) -> dict[str, str]:
         """The variables that make pulumi use this workspace."""
@@ -77,7 +84,9 @@ class Workspace:
             # Nothing is fetched: what is missing is an error that says so.
             variables["PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION"] = "true"
             variables["PULUMI_PYTHON_CMD"] = os.environ.get("PULUMI_PYTHON_CMD", sys.executable)
-            variables["PULUMI_HOME"] = str(self.folder / "home")
+            variables["PULUMI_HOME"] = str(self._home)
+            # The provider is where plugins belong; without this the CLI warns that it is on PATH as well.
+            variables["PULUMI_IGNORE_AMBIENT_PLUGINS"] = "true"
             variables["PATH"] = f"{self.tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
         return variables
 
@@ -135,6 +144,11 @@ class Workspace:
         fresh = copy.with_suffix(f".{os.getpid()}")
         fresh.write_text(yaml.dump(document, Dumper=_PlainDumper, sort_keys=False))
         return fresh.replace(copy)
+
+    @property
+    def _home(self) -> Path:
+        """Plugins of the lab's own tools."""
+        return self.folder / "home"
 
     @property
     def _passphrase(self) -> Path:

@@ -36,7 +36,7 @@ def test_passphrase_is_private_and_stays(workspace: Workspace) -> None:
     assert stat.S_IMODE(workspace.folder.stat().st_mode) == 0o700
     workspace.prepare()
     assert file.read_text() == before
-    assert sorted(each.name for each in workspace.folder.iterdir()) == ["passphrase", "state-none"]
+    assert sorted(each.name for each in workspace.folder.iterdir()) == ["home", "passphrase", "state-none"]
 
 
 def test_environment_of_the_labs_own_tools(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
