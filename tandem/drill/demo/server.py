@@ -41,6 +41,8 @@ from typing import Any
 MAX_BODY_BYTES = 64 * 1024
 MAX_BATCH = 256
 DRAIN_SECONDS = 5.0
+LINGER_SECONDS = 0.05
+"""How long the first record of a batch waits for company: a ticket and an fsync for each would wear out a share."""
 
 
 class ShareError(RuntimeError):
@@ -166,6 +168,7 @@ class Writer(threading.Thread):
         while (first := self.pending.get()) is not None:
             batch = [first]
             stop = False
+            time.sleep(LINGER_SECONDS)
             while len(batch) < MAX_BATCH and not self.pending.empty():
                 item = self.pending.get()
                 if item is None:
