@@ -15,19 +15,19 @@ from ansible.errors import AnsibleFilterError
 # The pure functions live beside this folder and use the package `tandem`; both are found from the project's root.
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
-from plugins.module_utils import tandem_checks, tandem_kubeadm, tandem_tuning  # noqa: E402
-
+from plugins.module_utils import tandem_differences, tandem_findings, tandem_kubeadm, tandem_tuning  # noqa: E402
 from tandem import recovery  # noqa: E402
 
 
 def _plain(value: Any) -> Any:
-    """A value without Ansible's own string and dict classes, which YAML cannot write."""
+    """A value without Ansible's own (tagged) classes, which YAML cannot write."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, str):
-        return str(value)
+    for kind in (str, bool, int, float):
+        if isinstance(value, kind):
+            return kind(value)
     return value
 
 
@@ -126,26 +126,26 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """All filters by name."""
-        named = {
+        named: dict[str, Callable[..., Any]] = {
             "tandem_settings": tandem_tuning.settings,
             "tandem_plan": tuning_plan,
             "tandem_merged_cluster": merged_cluster,
             "tandem_merged_kubelet": merged_kubelet,
             "tandem_init_documents": init_documents,
             "tandem_kubeadm_findings": kubeadm_findings,
-            "tandem_inventory_findings": tandem_checks.inventory_findings,
-            "tandem_profile_warnings": tandem_checks.profile_warnings,
-            "tandem_machines_findings": tandem_checks.machines_findings,
-            "tandem_site_differences": tandem_checks.site_differences,
-            "tandem_cluster_differences": tandem_checks.cluster_differences,
-            "tandem_component_differences": lambda node, host, component, wanted: tandem_checks.component_differences(
-                host, node, component, wanted
+            "tandem_inventory_findings": tandem_findings.inventory_findings,
+            "tandem_profile_warnings": tandem_findings.profile_warnings,
+            "tandem_machines_findings": tandem_findings.machines_findings,
+            "tandem_site_differences": tandem_differences.site_differences,
+            "tandem_cluster_differences": tandem_differences.cluster_differences,
+            "tandem_component_differences": lambda node, host, component, wanted: (
+                tandem_differences.component_differences(host, node, component, wanted)
             ),
-            "tandem_pending_components": tandem_checks.pending_components,
-            "tandem_pending_kubelets": tandem_checks.pending_kubelets,
-            "tandem_coredns_patch_differences": tandem_checks.coredns_patch_differences,
-            "tandem_coredns_differences": tandem_checks.coredns_differences,
-            "tandem_sentences": tandem_checks.sentences,
+            "tandem_pending_components": tandem_differences.pending_components,
+            "tandem_pending_kubelets": tandem_differences.pending_kubelets,
+            "tandem_coredns_patch_differences": tandem_differences.coredns_patch_differences,
+            "tandem_coredns_differences": tandem_differences.coredns_differences,
+            "tandem_sentences": tandem_differences.sentences,
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
             "tandem_join_arguments": join_arguments,

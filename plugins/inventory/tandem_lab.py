@@ -80,7 +80,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             inventory.set_variable(machine, "ansible_user", "root")
             inventory.set_variable(machine, "tandem_address", address)
         if status:
-            # In place of ansible.cfg's: the lab's own ssh_config keeps the connections open, and ends them with a machine.
+            # In place of ansible.cfg's: the lab's ssh_config keeps connections open, and ends them with a machine.
             inventory.set_variable("all", "ansible_ssh_args", f"-F {status['ssh_config']}")
             inventory.set_variable("all", "ansible_ssh_common_args", f"-F {status['ssh_config']}")
             inventory.set_variable("all", "tandem_kubeconfig_server", status["api_server"])

@@ -7,14 +7,13 @@ Writing is left to kubernetes.core.
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import ssl
 import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-
-import http.client
 
 import yaml
 

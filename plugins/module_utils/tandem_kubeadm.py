@@ -16,7 +16,7 @@ LIST_FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "disable-admission-plugins": (),
 }
 """Flags whose value is a list, with what kubeadm puts there by itself: an extraArgs entry *replaces* kubeadm's default
-(ArgumentsToCommand, cmd/kubeadm/app/util/arguments.go), so writing one without it would silently drop NodeRestriction."""
+(ArgumentsToCommand, cmd/kubeadm/app/util/arguments.go), so writing one without it would drop NodeRestriction."""
 
 REQUIRED_ADMISSION_PLUGINS: Final = ("NodeRestriction", "DefaultTolerationSeconds")
 
@@ -65,7 +65,9 @@ def environment(component: Mapping[str, Any], where: str) -> dict[str, dict[str,
     found: dict[str, dict[str, Any]] = {}
     for entry in component.get("extraEnvs") or []:
         if entry["name"] in found:
-            raise MergeError(f"{where}.extraEnvs has {entry['name']} twice; rule: one entry a name; way out: remove one")
+            raise MergeError(
+                f"{where}.extraEnvs has {entry['name']} twice; rule: one entry a name; way out: remove one"
+            )
         found[entry["name"]] = dict(entry)
     return found
 
@@ -113,8 +115,8 @@ def check_cluster_configuration(document: Mapping[str, Any]) -> list[str]:
     problems = []
     if document.get("apiVersion") != KUBEADM_API:
         problems.append(
-            f"ConfigMap kube-system/kubeadm-config: apiVersion is {document.get('apiVersion')!r}; rule: only {KUBEADM_API} "
-            "is merged; way out: `kubeadm config migrate`, or `kubeadm upgrade apply` of 1.31 or later"
+            f"ConfigMap kube-system/kubeadm-config: apiVersion is {document.get('apiVersion')!r}; rule: only "
+            f"{KUBEADM_API} is merged; way out: `kubeadm config migrate`, or `kubeadm upgrade apply` of 1.31 or later"
         )
         return problems
     for component in ("apiServer", "controllerManager", "scheduler"):
@@ -135,7 +137,9 @@ def check_cluster_configuration(document: Mapping[str, Any]) -> list[str]:
 
 
 def merge_cluster_configuration(
-    document: Mapping[str, Any], wanted: Mapping[str, Any], components: Sequence[str] = ("controllerManager", "apiServer")
+    document: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    components: Sequence[str] = ("controllerManager", "apiServer"),
 ) -> dict[str, Any]:
     """A ClusterConfiguration with the settings of `wanted` (see `tandem_settings`) in the named components.
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from plugins.module_utils.tandem_kubeadm import environment, flags, is_zero
-
 from tandem import recovery
 
 KUBELET, CONTROLLER_MANAGER, API_SERVER = "kubelet", "controllerManager", "apiServer"
@@ -140,11 +139,12 @@ def _problems_on_the_way(
     known = {finding.rule for finding in recovery.check(current) if finding.level == "error"}
     state, problems = current, []
     for step in order:
-        state = replace(state, name=f"live with {wanted.name}'s {step}", **{f: getattr(wanted, f) for f in FIELDS[step]})
+        state = replace(
+            state, name=f"live with {wanted.name}'s {step}", **{f: getattr(wanted, f) for f in FIELDS[step]}
+        )
         problems += [
             f"after {step}: {finding.message}"
             for finding in recovery.check(state)
             if finding.level == "error" and finding.rule not in known
         ]
     return problems
-

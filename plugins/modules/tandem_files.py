@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -13,8 +16,8 @@ module: tandem_files
 short_description: Writes, edits or removes a set of small files in one call
 description:
   - One call in place of one C(copy) a file, for machines on which each call costs a second.
-  - Files are replaced atomically. Supports check mode and diff. Refuses to touch the static pod directory, where kubelet
-    would run whatever it finds.
+  - Files are replaced atomically. Supports check mode and diff. Refuses to touch the static pod directory, where
+    kubelet would run whatever it finds.
 options:
   files:
     description: The files.
@@ -71,21 +74,24 @@ topics:
 FORBIDDEN = "/etc/kubernetes/manifests"
 
 
-def read(path):
+def read(path: Path) -> str | None:
     """Content of a file, None when it does not exist."""
     try:
-        with open(path, encoding="utf-8") as handle:
-            return handle.read()
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
 
 
-def with_block(text, name, content):
-    """A text with the named block replaced, appended when new, removed when `content` is None."""
+def with_block(text: str | None, name: str, content: str | None) -> str:
+    """A text with the named block replaced, appended when new, removed when `content` is None.
+
+    Raises:
+        ValueError: the block begins but does not end.
+    """
     begin, end = f"# BEGIN {name}", f"# END {name}"
-    lines, kept, inside = (text or "").splitlines(keepends=True), [], False
-    position = None
-    for line in lines:
+    kept: list[str] = []
+    inside, position = False, None
+    for line in (text or "").splitlines(keepends=True):
         if line.strip() == begin:
             inside, position = True, len(kept)
         elif line.strip() == end and inside:
@@ -103,60 +109,61 @@ def with_block(text, name, content):
     return "".join([*kept[:position], block, *kept[position:]])
 
 
-def wanted_text(item, current):
+def wanted_text(item: dict[str, Any], current: str | None) -> str | None:
     """What a file is to hold, None when it is to be absent."""
     absent = item["state"] == "absent"
     if not item["block"]:
-        return None if absent else item["content"]
+        return None if absent else str(item["content"])
     if absent and current is None:
         return None
     return with_block(current, item["block"], None if absent else item["content"])
 
 
-def write(path, text, mode):
-    """Replace a file atomically; parents are created 0755."""
-    folder = os.path.dirname(path)
-    os.makedirs(folder, mode=0o755, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".tandem-")
+def write(path: Path, text: str, mode: int) -> None:
+    """Replace a file atomically; missing parents are created."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".tandem-")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as stream:
             stream.write(text)
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, mode)
+        temporary.chmod(mode)
         try:
-            os.replace(temporary, path)
+            temporary.replace(path)
         except OSError:
             # A bind-mounted file (/etc/hosts in a container) cannot be replaced, only written.
-            with open(path, "w", encoding="utf-8") as stream:
-                stream.write(text)
-            os.unlink(temporary)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+            path.write_text(text, encoding="utf-8")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def apply(item, check_mode):
-    """Bring one file to its wanted state; returns a diff, or None when nothing had to change."""
-    path, mode = item["path"], int(item["mode"], 8)
-    if os.path.realpath(path).startswith(FORBIDDEN):
+def apply(item: dict[str, Any], check_mode: bool) -> dict[str, str] | None:
+    """Bring one file to its wanted state; returns a diff, or None when nothing had to change.
+
+    Raises:
+        ValueError: the path lies in the static pod directory, or a block is broken.
+        OSError: the file cannot be read or written.
+    """
+    path, mode = Path(item["path"]), int(item["mode"], 8)
+    if path.resolve().is_relative_to(FORBIDDEN):
         raise ValueError(f"{path} lies in the static pod directory, which only kubeadm may write to")
     current = read(path)
     wanted = wanted_text(item, current)
-    current_mode = os.stat(path).st_mode & 0o7777 if current is not None else None
-    keeps_mode = bool(item["block"]) and current is not None
-    if wanted == current and (wanted is None or keeps_mode or current_mode == mode):
+    current_mode = stat.S_IMODE(path.stat().st_mode) if current is not None else mode
+    keeps_mode = bool(item["block"])
+    if wanted == current and (keeps_mode or current_mode == mode):
         return None
     if not check_mode:
         if wanted is None:
-            os.unlink(path)
+            path.unlink()
         else:
             write(path, wanted, current_mode if keeps_mode else mode)
-    return {"before_header": path, "after_header": path, "before": current or "", "after": wanted or ""}
+    return {"before_header": str(path), "after_header": str(path), "before": current or "", "after": wanted or ""}
 
 
-def main():
+def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
@@ -176,7 +183,9 @@ def main():
         },
         supports_check_mode=True,
     )
-    diffs, paths, topics = [], [], []
+    diffs: list[dict[str, str]] = []
+    paths: list[str] = []
+    topics: list[str] = []
     for item in module.params["files"]:
         try:
             diff = apply(item, module.check_mode)

@@ -15,7 +15,8 @@ short_description: Waits until a node whose kubelet restarted is as good as befo
 description:
   - With C(state=snapshot), notes which pods of the node are ready and which Services have a ready endpoint elsewhere.
   - With C(state=healthy), waits until the node is Ready with a heartbeat written after the call began, every pod of the
-    snapshot is ready again with the same UID and restart count, and each Service still has its endpoints elsewhere.
+    snapshot is ready again with the same UID and restart count (one that was deleted meanwhile is left out, one that
+    was evicted fails), and each Service still has its endpoints elsewhere.
 options:
   kubeconfig:
     description: Path of the kubeconfig.
@@ -76,6 +77,28 @@ def pods_of(pods: list[dict[str, Any]], node: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def evicted_from(pods: list[dict[str, Any]], node: str) -> set[str]:
+    """Pods (namespace/name) of a node that were evicted from it, for a taint or otherwise, and are on their way out."""
+    return {
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        for pod in pods
+        if pod["spec"].get("nodeName") == node
+        and any(
+            entry["type"] == "DisruptionTarget" and entry["status"] == "True"
+            for entry in pod["status"].get("conditions", [])
+        )
+    }
+
+
+def present_on(pods: list[dict[str, Any]], node: str) -> set[str]:
+    """Pods (namespace/name) of a node that exist and are not being deleted."""
+    return {
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        for pod in pods
+        if pod["spec"].get("nodeName") == node and "deletionTimestamp" not in pod["metadata"]
+    }
+
+
 def services_elsewhere(slices: list[dict[str, Any]], node: str) -> list[str]:
     """Services (namespace/name) with a ready endpoint on another node."""
     found = set()
@@ -94,17 +117,27 @@ def missing(
     node_ready: bool,
     first_heartbeat: str,
     heartbeat: str,
-    pods: dict[str, dict[str, Any]],
+    pods: list[dict[str, Any]],
     services: list[str],
+    node: str,
+    evicted: set[str],
 ) -> list[str]:
-    """What is not yet as it was, as sentences; empty when the gate may open."""
+    """What is not yet as it was, as sentences; empty when the gate may open.
+
+    A pod that somebody deleted meanwhile (a rollout, a user) is not the restart's doing; one that was evicted is.
+    """
+    ready_now, there = pods_of(pods, node), present_on(pods, node)
     problems = [] if node_ready else ["the node is not Ready"]
     if heartbeat == first_heartbeat:
         problems.append(f"no heartbeat newer than {first_heartbeat or 'none'}")
     for name, before in snapshot.get("pods", {}).items():
-        now = pods.get(name)
-        if now is None:
+        now = ready_now.get(name)
+        if name in evicted:
+            problems.append(f"pod {name} was evicted")
+        elif now is None and name in there:
             problems.append(f"pod {name} is not Ready")
+        elif now is None:
+            continue
         elif now != before:
             problems.append(f"pod {name} was {before} and is {now}")
     lost = sorted(set(snapshot.get("services", [])) - set(services))
@@ -127,8 +160,9 @@ def main() -> None:
     kube = Kube(module.params["kubeconfig"])
     get = kube.get
 
-    def pods() -> dict[str, dict[str, Any]]:
-        return pods_of(get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")["items"], node)
+    def pods() -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{node}")["items"]
+        return items
 
     def services() -> list[str]:
         return services_elsewhere(get("/apis/discovery.k8s.io/v1/endpointslices")["items"], node)
@@ -139,7 +173,7 @@ def main() -> None:
 
     if module.params["state"] == "snapshot":
         try:
-            taken = {"pods": pods(), "services": services()}
+            taken = {"pods": pods_of(pods(), node), "services": services()}
         except KubeError as error:
             module.fail_json(msg=f"{node}: no snapshot of its pods: {error}")
         module.exit_json(changed=False, snapshot=taken)
@@ -148,11 +182,14 @@ def main() -> None:
 
     deadline = time.monotonic() + module.params["timeout_seconds"]
     first, problems = None, ["the API did not answer"]
+    evicted: set[str] = set()
     while time.monotonic() < deadline:
         try:
             first = heartbeat() if first is None else first
             state = ready(get(f"/api/v1/nodes/{node}")["status"]["conditions"])
-            problems = missing(module.params["snapshot"], state, first, heartbeat(), pods(), services())
+            now = pods()
+            evicted |= evicted_from(now, node) & set(module.params["snapshot"].get("pods", {}))
+            problems = missing(module.params["snapshot"], state, first, heartbeat(), now, services(), node, evicted)
         except KubeError as error:
             problems = [f"the API did not answer: {error}"]
         if not problems:

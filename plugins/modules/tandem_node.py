@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 import shutil
 import subprocess
 import time
+from pathlib import Path
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -64,30 +65,22 @@ node:
   type: dict
 """
 
-MANIFESTS = "/etc/kubernetes/manifests"
+MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBEADM_MANIFESTS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
 PROGRAMS = ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "containerd")
-KERNEL_NEEDS = {
-    "overlay": lambda: "overlay" in _words("/proc/filesystems"),
-    "br_netfilter": lambda: os.path.isdir("/proc/sys/net/bridge"),
-    "nf_conntrack": lambda: os.path.exists("/proc/sys/net/netfilter/nf_conntrack_max"),
-    "nfs": lambda: "nfs4" in _words("/proc/filesystems"),
-}
+COMM_LENGTH = 15
+"""The kernel cuts a process' name in /proc/PID/comm to this many characters."""
 
 
-def _read(path, default=""):
+def read(path: str | Path) -> str:
+    """Content of a file, empty when it cannot be read (a process may end between two looks)."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as handle:
-            return handle.read()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return default
+        return ""
 
 
-def _words(path):
-    return _read(path).split()
-
-
-def _run(*argv):
+def run(*argv: str) -> str:
     """Standard output of a command, empty when it fails or does not exist."""
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout
@@ -95,13 +88,18 @@ def _run(*argv):
         return ""
 
 
-def operating_system():
+def names_in(folder: str | Path) -> list[str]:
+    """Names of a folder's entries, sorted; none when it does not exist."""
+    try:
+        return sorted(entry.name for entry in Path(folder).iterdir())
+    except OSError:
+        return []
+
+
+def operating_system() -> dict[str, str]:
     """The names and numbers of /etc/os-release, the machine type and the kernel."""
-    release = dict(
-        (key, value.strip('"'))
-        for key, _, value in (line.partition("=") for line in _read("/etc/os-release").splitlines())
-        if key
-    )
+    lines = (line.partition("=") for line in read("/etc/os-release").splitlines())
+    release = {key: value.strip('"') for key, _, value in lines if key}
     return {
         "id": release.get("ID", ""),
         "version_id": release.get("VERSION_ID", ""),
@@ -111,27 +109,26 @@ def operating_system():
     }
 
 
-def processes():
+def processes() -> dict[str, Any]:
     """Pid, arguments and HTTP2_* environment of the cluster's programs, the live truth about flags."""
-    found = {}
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        name = _read(f"/proc/{pid}/comm").strip()
-        match = next((program for program in PROGRAMS if program[:15] == name), None)
-        if match is None or match in found:
+    by_comm = {program[:COMM_LENGTH]: program for program in PROGRAMS}
+    found: dict[str, Any] = {}
+    for pid in filter(str.isdigit, names_in("/proc")):
+        program = by_comm.get(read(f"/proc/{pid}/comm").strip())
+        if program is None or program in found:
             continue
-        arguments = [word for word in _read(f"/proc/{pid}/cmdline").split("\0") if word]
-        if not arguments or os.path.basename(arguments[0]) != match:
+        arguments = [word for word in read(f"/proc/{pid}/cmdline").split("\0") if word]
+        if not arguments or Path(arguments[0]).name != program:
             continue
-        environ = dict(
-            item.split("=", 1) for item in _read(f"/proc/{pid}/environ").split("\0") if item.startswith("HTTP2_")
-        )
-        found[match] = {"pid": int(pid), "args": flag_values(arguments[1:]), "environ": environ}
+        variables = (item.partition("=") for item in read(f"/proc/{pid}/environ").split("\0"))
+        environ = {name: value for name, _, value in variables if name.startswith("HTTP2_")}
+        found[program] = {"pid": int(pid), "args": flag_values(arguments[1:]), "environ": environ}
     return found
 
 
-def flag_values(arguments):
+def flag_values(arguments: list[str]) -> dict[str, Any]:
     """Command-line flags as name to value; a repeated flag becomes a list, a bare one true."""
-    values = {}
+    values: dict[str, Any] = {}
     for argument in arguments:
         if not argument.startswith("-"):
             continue
@@ -145,28 +142,27 @@ def flag_values(arguments):
     return values
 
 
-def packages(names):
+def packages(names: list[str]) -> dict[str, Any]:
     """Version and hold flag of each installed package among `names`, from dpkg's own database."""
     found, wanted = {}, set(names)
-    for paragraph in _read("/var/lib/dpkg/status").split("\n\n"):
-        head = paragraph.split("\n", 1)[0]
-        name = head.partition("Package: ")[2]
+    for paragraph in read("/var/lib/dpkg/status").split("\n\n"):
+        name = paragraph.split("\n", 1)[0].partition("Package: ")[2]
         if name not in wanted:
             continue
         fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if re.match(r"(Status|Version): ", line))
-        selection, _, state = fields.get("Status", "  ").partition(" ")
+        selection, _, state = fields.get("Status", "").partition(" ")
         if state.endswith(" installed"):
             found[name] = {"version": fields.get("Version", ""), "held": selection == "hold"}
     return found
 
 
-def units(names):
+def units(names: list[str]) -> dict[str, Any]:
     """ActiveState and UnitFileState of each unit, in one systemctl call."""
     if not names:
         return {}
-    output = _run("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState", *names)
-    found = {}
-    for name, block in zip(names, output.strip().split("\n\n")):
+    output = run("systemctl", "show", "--property=Id,ActiveState,UnitFileState,LoadState", *names)
+    found = {name: {"active": "", "enabled": "", "loaded": ""} for name in names}
+    for name, block in zip(names, output.strip().split("\n\n"), strict=False):
         values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
         found[name] = {
             "active": values.get("ActiveState", ""),
@@ -176,102 +172,90 @@ def units(names):
     return found
 
 
-def kernel():
+def kernel() -> dict[str, Any]:
     """Whether the kernel can load modules, and which of the needed features it has now."""
+    file_systems = read("/proc/filesystems").split()
     return {
-        "loads_modules": os.path.exists("/proc/modules") and os.path.isdir(f"/lib/modules/{platform.release()}"),
-        "present": {name: bool(test()) for name, test in KERNEL_NEEDS.items()},
+        "loads_modules": Path("/proc/modules").exists() and Path("/lib/modules", platform.release()).is_dir(),
+        "present": {
+            "overlay": "overlay" in file_systems,
+            "br_netfilter": Path("/proc/sys/net/bridge").is_dir(),
+            "nf_conntrack": Path("/proc/sys/net/netfilter/nf_conntrack_max").exists(),
+        },
     }
 
 
-def mount(point):
+def mount(point: str) -> dict[str, Any]:
     """What is mounted at a mount point; an empty source when nothing is. Never touches the file system itself."""
-    state = {"point": point, "source": "", "type": "", "options": [], "immutable": None}
+    state: dict[str, Any] = {"point": point, "source": "", "type": "", "options": [], "immutable": None}
     if not point:
         return state
-    for line in _read("/proc/self/mounts").splitlines():
+    for line in read("/proc/self/mounts").splitlines():
         source, target, kind, options = line.split()[:4]
         if target == point:
             state.update(source=source, type=kind, options=options.split(","))
-    state["immutable"] = immutable_below(point)
+    state["immutable"] = immutable_below(Path(point))
     return state
 
 
-def immutable_below(point):
-    """Whether the directory under the mount carries the immutable attribute; None when it does not exist."""
-    parent, name = os.path.split(point)
-    script = f'mount --bind "$1" /mnt && lsattr -d "/mnt/$2"' if parent != "/" else 'lsattr -d "/$2"'
-    output = _run("unshare", "--mount", "sh", "-c", script, "sh", parent, name)
+def immutable_below(point: Path) -> bool | None:
+    """Whether the directory under a mount carries the immutable attribute; None when it does not exist."""
+    script = 'mount --bind "$1" /mnt && lsattr -d "/mnt/$2"'
+    output = run("unshare", "--mount", "sh", "-c", script, "sh", str(point.parent), point.name)
     return "i" in output.split()[0] if output.split() else None
 
 
-def disks(paths):
-    """Free and total bytes of the file system of each path."""
+def disks(paths: list[str]) -> dict[str, Any]:
+    """Free and total bytes of the file system of each path, or of its nearest existing parent."""
     found = {}
     for path in paths:
-        existing = path
-        while not os.path.exists(existing):
-            existing = os.path.dirname(existing)
+        existing = next(folder for folder in (Path(path), *Path(path).parents) if folder.exists())
         usage = shutil.disk_usage(existing)
         found[path] = {"free": usage.free, "total": usage.total}
     return found
 
 
-def addresses():
-    """IPv4 addresses with their prefix length, and global IPv6 ones, by interface."""
-    found = []
+def addresses() -> list[dict[str, Any]]:
+    """Global addresses with their prefix length, by interface."""
     try:
-        links = json.loads(_run("ip", "-json", "address", "show") or "[]")
+        links = json.loads(run("ip", "-json", "address", "show") or "[]")
     except ValueError:
         links = []
-    for link in links:
-        for entry in link.get("addr_info", []):
-            if entry.get("scope") == "global":
-                found.append(
-                    {"interface": link.get("ifname"), "address": entry["local"], "prefix": entry.get("prefixlen")}
-                )
-    return found
+    return [
+        {"interface": link.get("ifname"), "address": entry["local"], "prefix": entry.get("prefixlen")}
+        for link in links
+        for entry in link.get("addr_info", [])
+        if entry.get("scope") == "global"
+    ]
 
 
-def nfs_server():
+def nfs_server() -> dict[str, Any]:
     """Lease and grace time of a running kernel NFS server, its clients, and what it exports."""
-    folder = "/proc/fs/nfsd"
-    lease = _read(f"{folder}/nfsv4leasetime").strip()
+    folder = Path("/proc/fs/nfsd")
+    lease, grace = (read(folder / name).strip() for name in ("nfsv4leasetime", "nfsv4gracetime"))
     if not lease:
         return {"running": False, "clients": 0, "lease": None, "grace": None, "exports": []}
-    threads = _read(f"{folder}/threads").strip() or "0"
-    grace = _read(f"{folder}/nfsv4gracetime").strip()
-    try:
-        clients = len(os.listdir(f"{folder}/clients"))
-    except OSError:
-        clients = 0
     return {
-        "running": int(threads) > 0,
-        "clients": clients,
+        "running": int(read(folder / "threads").strip() or "0") > 0,
+        "clients": len(names_in(folder / "clients")),
         "lease": int(lease),
         "grace": int(grace) if grace else None,
-        "exports": [line for line in _read("/var/lib/nfs/etab").splitlines() if line],
+        "exports": [line for line in read("/var/lib/nfs/etab").splitlines() if line],
     }
 
 
-def foreign_manifests():
+def foreign_manifests() -> list[str]:
     """Files in the static pod directory that kubeadm did not put there; kubelet runs every one of them."""
-    try:
-        names = os.listdir(MANIFESTS)
-    except OSError:
-        return []
-    return sorted(name for name in names if not name.startswith(".") and name not in KUBEADM_MANIFESTS)
+    return [name for name in names_in(MANIFESTS) if not name.startswith(".") and name not in KUBEADM_MANIFESTS]
 
 
-def gather(parameters):
+def gather(parameters: dict[str, Any]) -> dict[str, Any]:
     """Everything, as one dict."""
     return {
         "os": operating_system(),
         "now": time.time(),
         "sent_at": parameters["sent_at"],
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "cpus": os.cpu_count(),
-        "swaps": [line.split()[0] for line in _read("/proc/swaps").splitlines()[1:]],
+        "swaps": [line.split()[0] for line in read("/proc/swaps").splitlines()[1:]],
         "kernel": kernel(),
         "disks": disks(parameters["disk_paths"]),
         "addresses": addresses(),
@@ -279,15 +263,15 @@ def gather(parameters):
         "units": units(parameters["units"]),
         "processes": processes(),
         "foreign_manifests": foreign_manifests(),
-        "joined": os.path.exists("/etc/kubernetes/kubelet.conf"),
-        "control_plane": os.path.exists("/etc/kubernetes/admin.conf"),
+        "joined": Path("/etc/kubernetes/kubelet.conf").exists(),
+        "control_plane": Path("/etc/kubernetes/admin.conf").exists(),
         "mount": mount(parameters["mount_point"]),
         "nfs_server": nfs_server(),
-        "files": {path: os.path.exists(path) for path in parameters["files"]},
+        "files": {path: Path(path).exists() for path in parameters["files"]},
     }
 
 
-def main():
+def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={

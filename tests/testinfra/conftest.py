@@ -44,8 +44,13 @@ def inventory(_cluster_is_there: None) -> dict[str, Any]:
     """The inventory as Ansible sees it."""
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--list"]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    document: dict[str, Any] = json.loads(output)
+    document: dict[str, Any] = json.loads(output, object_hook=_unwrapped)
     return document
+
+
+def _unwrapped(value: dict[str, Any]) -> Any:
+    """Text that came from an inventory plugin is wrapped, to say that it is no template."""
+    return value["__ansible_unsafe"] if set(value) == {"__ansible_unsafe"} else value
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +61,9 @@ def machine(inventory: dict[str, Any]) -> Callable[[str], Machine]:
     def connect(name: str) -> Machine:
         variables = inventory["_meta"]["hostvars"][name]
         arguments = str(variables.get("ansible_ssh_common_args", ""))
-        return testinfra.get_host(f"ssh://{variables['ansible_user']}@{variables['ansible_host']}", ssh_extra_args=arguments)
+        return testinfra.get_host(
+            f"ssh://{variables['ansible_user']}@{variables['ansible_host']}", ssh_extra_args=arguments
+        )
 
     return connect
 

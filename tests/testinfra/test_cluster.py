@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from plugins.module_utils.tandem_kube import Kube
-
 from tandem import recovery
 
 
@@ -21,9 +20,15 @@ def test_coredns_is_spread_and_leaves_a_lost_node_in_time(kube: Kube, profile: s
     pods = kube.get("/api/v1/namespaces/kube-system/pods?labelSelector=k8s-app%3Dkube-dns")["items"]
     running = [pod for pod in pods if pod["status"]["phase"] == "Running"]
     assert len({pod["spec"]["nodeName"] for pod in running}) >= 2
-    wanted = {(entry["key"], entry["tolerationSeconds"]) for entry in recovery.pod_tolerations(recovery.profile(profile))}
+    wanted = {
+        (entry["key"], entry["tolerationSeconds"]) for entry in recovery.pod_tolerations(recovery.profile(profile))
+    }
     for pod in running:
-        timed = {(entry["key"], entry["tolerationSeconds"]) for entry in pod["spec"]["tolerations"] if "tolerationSeconds" in entry}
+        timed = {
+            (entry["key"], entry["tolerationSeconds"])
+            for entry in pod["spec"]["tolerations"]
+            if "tolerationSeconds" in entry
+        }
         assert timed == wanted
 
 

@@ -8,13 +8,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+
+from lab.runtime import Lab
 from plugins.module_utils.tandem_kube import Kube, KubeError
 
 Connect = Callable[[str], Any]
 SHARE = "/srv/tandem"
 CLAIMS = 20
 NAMESPACE = "tandem-claims-test"
-WAIT_SECONDS = 240
+WAIT_SECONDS = 300
 
 
 @pytest.fixture
@@ -53,7 +55,10 @@ def claims_come_and_go(kube: Kube, namespace: str) -> None:
         items = kube.get("/api/v1/persistentvolumes")["items"]
         return [item for item in items if item["spec"].get("claimRef", {}).get("namespace") == namespace]
 
-    wait(lambda: all(item["status"]["phase"] == "Bound" for item in kube.get(path)["items"]), f"{CLAIMS} claims are bound")
+    wait(
+        lambda: all(item["status"]["phase"] == "Bound" for item in kube.get(path)["items"]),
+        f"{CLAIMS} claims are bound",
+    )
     assert len(volumes()) == CLAIMS
     assert not any(volume["spec"].get("nodeAffinity") for volume in volumes())
     kube.request("DELETE", path)
@@ -118,8 +123,6 @@ def test_helpers_tolerate_no_dead_node(kube: Kube) -> None:
 @pytest.mark.lab
 @pytest.mark.disruptive
 def test_claims_come_and_go_while_a_worker_is_off(kube: Kube, namespace: str, workers: list[str]) -> None:
-    from lab.runtime import Lab
-
     lab, victim = Lab("default"), workers[0]
 
     def ready() -> str:

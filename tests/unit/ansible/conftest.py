@@ -19,11 +19,20 @@ ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
 NOW = 1_790_000_000.0
 
 _NODE: dict[str, Any] = {
-    "os": {"id": "debian", "version_id": "13", "name": "Debian GNU/Linux 13 (trixie)", "architecture": "x86_64", "kernel": "7.2"},
+    "os": {
+        "id": "debian",
+        "version_id": "13",
+        "name": "Debian GNU/Linux 13 (trixie)",
+        "architecture": "x86_64",
+        "kernel": "7.2",
+    },
     "now": NOW,
     "sent_at": NOW - 1,
     "swaps": [],
-    "kernel": {"loads_modules": False, "present": {"overlay": True, "br_netfilter": True, "nf_conntrack": True, "nfs": True}},
+    "kernel": {
+        "loads_modules": False,
+        "present": {"overlay": True, "br_netfilter": True, "nf_conntrack": True, "nfs": True},
+    },
     "disks": {"/var/lib": {"free": 20 * 1024**3, "total": 40 * 1024**3}},
     "addresses": [{"interface": "eth0", "address": "10.0.0.11", "prefix": 24}],
     "packages": {"kubelet": {"version": "1.36.3-1.1", "held": True}},

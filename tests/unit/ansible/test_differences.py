@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from plugins.module_utils import tandem_checks as checks
+
+from plugins.module_utils import tandem_differences as checks
 from plugins.module_utils import tandem_kubeadm as kubeadm
 from plugins.module_utils import tandem_tuning as tuning
 
@@ -34,6 +35,12 @@ def control_plane(node: Node, **flags: str) -> dict[str, Any]:
     return node(processes=processes)
 
 
+def coredns(tolerations: list[dict[str, Any]], **status: int) -> dict[str, Any]:
+    counts = {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2, **status}
+    spec = {"replicas": 2, "template": {"spec": {"tolerations": tolerations}}}
+    return {"metadata": {"generation": 3}, "spec": spec, "status": counts}
+
+
 def cluster(**changes: Any) -> dict[str, Any]:
     document = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
     ready = {"ready": "True", "labels": {}, "control_plane": False}
@@ -47,7 +54,7 @@ def cluster(**changes: Any) -> dict[str, Any]:
         "kubelet_config": yaml.safe_dump(kubeadm.merge_kubelet_configuration({}, SETTINGS)),
         "record": {"profile": "balanced"},
         "configz": {name: dict(SETTINGS["kubelet_configuration"]) for name in ("cp", "a")},
-        "coredns": {"spec": {"replicas": 2, "template": {"spec": {"tolerations": SETTINGS["pod_tolerations"]}}}},
+        "coredns": coredns(SETTINGS["pod_tolerations"]),
         "pods": [
             {"labels": {"k8s-app": "kube-dns"}, "deleting": False, "ready": True, "node": name} for name in ("cp", "a")
         ],
@@ -121,7 +128,9 @@ def test_machine_differences(node: Node, changes: dict[str, Any], key: str) -> N
 
 def test_export_differences(node: Node) -> None:
     live = {"running": True, "clients": 2, "lease": 90, "grace": 90, "exports": ["/srv/x\t10.0.0.11(rw)"]}
-    found = checks.node_differences("n", node(nfs_server=live), {"export": {"path": "/srv/y", "lease": 15, "grace": 15}})
+    found = checks.node_differences(
+        "n", node(nfs_server=live), {"export": {"path": "/srv/y", "lease": 15, "grace": 15}}
+    )
     assert [(entry["key"], entry["wanted"]) for entry in found] == [
         ("NFS server lease time", 15),
         ("NFS server grace time", 15),
@@ -136,17 +145,26 @@ def test_export_differences(node: Node) -> None:
         ({"record": {}}, "ConfigMap tandem-system/recovery-profile"),
         ({"configz": {"cp": dict(SETTINGS["kubelet_configuration"])}}, "kubelet configz"),
         (
-            {"configz": {n: {**SETTINGS["kubelet_configuration"], "nodeLeaseDurationSeconds": 40 if n == "a" else 8} for n in ("cp", "a")}},
+            {
+                "configz": {
+                    n: {**SETTINGS["kubelet_configuration"], "nodeLeaseDurationSeconds": 40 if n == "a" else 8}
+                    for n in ("cp", "a")
+                }
+            },
             "kubelet configz nodeLeaseDurationSeconds",
         ),
-        ({"coredns": {"spec": {"replicas": 2, "template": {"spec": {}}}}}, "coredns tolerations"),
+        ({"coredns": coredns([])}, "coredns tolerations"),
+        ({"coredns": coredns(SETTINGS["pod_tolerations"], updatedReplicas=1)}, "pods of CoreDNS"),
         (
             {"pods": [{"labels": {"k8s-app": "kube-dns"}, "deleting": False, "ready": True, "node": "cp"}] * 2},
             "nodes that run CoreDNS",
         ),
         ({"storage_class": None}, "StorageClass c"),
         ({"provisioner": None}, "volume provisioner"),
-        ({"node_restriction": {"asked": True, "refused": False, "status": 200, "as": "a"}}, "change of another node by a's kubelet"),
+        (
+            {"node_restriction": {"asked": True, "refused": False, "status": 200, "as": "a"}},
+            "change of another node by a's kubelet",
+        ),
     ],
 )
 def test_cluster_differences(changes: dict[str, Any], key: str) -> None:
@@ -155,14 +173,20 @@ def test_cluster_differences(changes: dict[str, Any], key: str) -> None:
 
 def test_pending_work_is_found_in_documents_and_in_processes(node: Node) -> None:
     live = cluster()
-    nodes = {"cp": control_plane(node), "a": node(processes={"kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]}})}
+    nodes = {
+        "cp": control_plane(node),
+        "a": node(processes={"kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]}}),
+    }
     assert checks.pending_components(live, {"cp": nodes["cp"]}, SETTINGS) == []
     assert checks.pending_kubelets(live, nodes, SETTINGS) == []
     assert checks.pending_kubelets(live, {**nodes, "a": node()}, SETTINGS) == ["a"]
     assert checks.pending_kubelets(live, nodes, tuning.settings("article")) == ["cp", "a"]
     old = control_plane(node, **{"default-unreachable-toleration-seconds": "300"})
     assert checks.pending_components(live, {"cp": old}, SETTINGS) == ["apiServer"]
-    assert checks.pending_components(live, {"cp": nodes["cp"]}, tuning.settings("stock")) == ["controllerManager", "apiServer"]
+    assert checks.pending_components(live, {"cp": nodes["cp"]}, tuning.settings("stock")) == [
+        "controllerManager",
+        "apiServer",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import copy
 from typing import Any
 
 import pytest
+
 from plugins.module_utils import tandem_kubeadm as kubeadm
 from plugins.module_utils import tandem_tuning as tuning
-
 from tandem import recovery
 
 CLUSTER: dict[str, Any] = {
@@ -57,7 +57,9 @@ def test_one_component_alone() -> None:
 
 def test_list_valued_flags_keep_what_kubeadm_puts_there() -> None:
     component = {"extraArgs": [{"name": "enable-admission-plugins", "value": "PodNodeSelector"}]}
-    merged = kubeadm.merge_component(component, "apiServer", args={"enable-admission-plugins": "DefaultTolerationSeconds"})
+    merged = kubeadm.merge_component(
+        component, "apiServer", args={"enable-admission-plugins": "DefaultTolerationSeconds"}
+    )
     assert merged["extraArgs"] == [
         {"name": "enable-admission-plugins", "value": "NodeRestriction,PodNodeSelector,DefaultTolerationSeconds"}
     ]
@@ -67,7 +69,9 @@ def test_an_operators_environment_stays_with_its_source() -> None:
     theirs = {"name": "TOKEN", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     component = {"extraEnvs": [theirs, {"name": "HTTP2_PING_TIMEOUT_SECONDS", "value": "9"}]}
     owned = ["HTTP2_PING_TIMEOUT_SECONDS"]
-    kept = kubeadm.merge_component(component, "controllerManager", env={"HTTP2_PING_TIMEOUT_SECONDS": "2"}, owned_env=owned)
+    kept = kubeadm.merge_component(
+        component, "controllerManager", env={"HTTP2_PING_TIMEOUT_SECONDS": "2"}, owned_env=owned
+    )
     assert kept["extraEnvs"] == [theirs, {"name": "HTTP2_PING_TIMEOUT_SECONDS", "value": "2"}]
     gone = kubeadm.merge_component(component, "controllerManager", owned_env=owned)
     assert gone["extraEnvs"] == [theirs]
@@ -78,7 +82,10 @@ def test_an_operators_environment_stays_with_its_source() -> None:
     [
         ({"apiVersion": "kubeadm.k8s.io/v1beta3"}, ["v1beta3", "kubeadm config migrate"]),
         ({"apiServer": {"extraArgs": {"audit-log-path": "x"}}}, ["apiServer.extraArgs", "v1beta3"]),
-        ({"apiServer": {"extraArgs": [{"name": "v", "value": "1"}, {"name": "v", "value": "2"}]}}, ["v twice", "'1'", "'2'"]),
+        (
+            {"apiServer": {"extraArgs": [{"name": "v", "value": "1"}, {"name": "v", "value": "2"}]}},
+            ["v twice", "'1'", "'2'"],
+        ),
         (
             {"controllerManager": {"extraArgs": [{"name": "pod-eviction-timeout", "value": "30s"}]}},
             ["pod-eviction-timeout", "30s", "default-unreachable-toleration-seconds"],
@@ -87,7 +94,10 @@ def test_an_operators_environment_stays_with_its_source() -> None:
             {"apiServer": {"extraArgs": [{"name": "disable-admission-plugins", "value": "DefaultTolerationSeconds"}]}},
             ["disable-admission-plugins", "DefaultTolerationSeconds"],
         ),
-        ({"apiServer": {"extraArgs": [{"name": "disable-admission-plugins", "value": "NodeRestriction"}]}}, ["NodeRestriction"]),
+        (
+            {"apiServer": {"extraArgs": [{"name": "disable-admission-plugins", "value": "NodeRestriction"}]}},
+            ["NodeRestriction"],
+        ),
     ],
 )
 def test_what_cannot_be_merged_safely_is_refused(change: dict[str, Any], words: list[str]) -> None:

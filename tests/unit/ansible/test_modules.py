@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from plugins.inventory import tandem_lab
 from plugins.modules import tandem_files, tandem_gate, tandem_node
 
@@ -86,7 +87,14 @@ def test_flags_of_a_running_process() -> None:
 
 def test_facts_of_this_machine_have_every_part() -> None:
     facts = tandem_node.gather(
-        {"packages": [], "units": [], "mount_point": "", "disk_paths": ["/var/lib", "/no/such"], "files": ["/", "/no"], "sent_at": 1.0}
+        {
+            "packages": [],
+            "units": [],
+            "mount_point": "",
+            "disk_paths": ["/var/lib", "/no/such"],
+            "files": ["/", "/no"],
+            "sent_at": 1.0,
+        }
     )
     assert facts["os"]["architecture"]
     assert facts["disks"]["/no/such"]["total"] > 0
@@ -111,12 +119,19 @@ def test_the_gate_knows_a_restarted_pod() -> None:
 
     def gate(pods: list[dict[str, Any]], **changes: Any) -> list[str]:
         state = {"node_ready": True, "heartbeat": "2", "services": ["n/s"], **changes}
+        evicted = tandem_gate.evicted_from(pods, "a")
         return tandem_gate.missing(
-            before, state["node_ready"], "1", state["heartbeat"], tandem_gate.pods_of(pods, "a"), state["services"]
+            before, state["node_ready"], "1", state["heartbeat"], pods, state["services"], "a", evicted
         )
 
     assert gate([pod("p")]) == []
-    assert "not Ready" in gate([])[0]
+    assert gate([]) == [], "deleted by somebody"
+    sick, gone = pod("p"), pod("p")
+    sick["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+    gone["metadata"]["deletionTimestamp"] = "now"
+    gone["status"]["conditions"].append({"type": "DisruptionTarget", "status": "True"})
+    assert "not Ready" in gate([sick])[0]
+    assert "evicted" in gate([gone])[0]
     assert "restarts" in gate([pod("p", restarts=1)])[0]
     assert "uid" in gate([pod("p", uid="v")])[0]
     assert "heartbeat" in gate([pod("p")], heartbeat="1")[0]
@@ -137,6 +152,12 @@ def test_services_with_an_endpoint_elsewhere() -> None:
 
 def test_lab_machines_fall_into_groups() -> None:
     names = {name: tandem_lab.group_of(name) for name in ("cp1", "cp2", "w1", "w3", "nfs1")}
-    assert names == {"cp1": "control_plane", "cp2": "control_plane", "w1": "workers", "w3": "workers", "nfs1": "nfs_server"}
+    assert names == {
+        "cp1": "control_plane",
+        "cp2": "control_plane",
+        "w1": "workers",
+        "w3": "workers",
+        "nfs1": "nfs_server",
+    }
     with pytest.raises(ValueError, match="no group"):
         tandem_lab.group_of("db1")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from plugins.module_utils import tandem_checks as checks
+
+from plugins.module_utils import tandem_findings as checks
 
 Node = Callable[..., dict[str, Any]]
 NOW = 1_790_000_000.0
@@ -46,7 +47,12 @@ def test_a_good_inventory_has_no_finding() -> None:
         ({}, {}, {"target_seconds": 5}, ["recovery_target_seconds", "5"]),
         ({}, {}, {"pod_subnet": "10.244.0.0/16,fd00::/64"}, ["tandem_pod_subnet", "dual stack"]),
         ({}, {}, {"service_subnet": "fd00::/108"}, ["tandem_service_subnet", "IPv6"]),
-        ({}, {}, {"api_server_args": {"pod-eviction-timeout": "30s"}}, ["pod-eviction-timeout", "default-not-ready-toleration-seconds"]),
+        (
+            {},
+            {},
+            {"api_server_args": {"pod-eviction-timeout": "30s"}},
+            ["pod-eviction-timeout", "default-not-ready-toleration-seconds"],
+        ),
         ({}, {}, {"endpoint": "10.0.0.10"}, ["tandem_endpoint", "name:port"]),
     ],
 )
@@ -67,17 +73,33 @@ def test_a_good_machine_has_no_finding(node: Node, rules: dict[str, Any]) -> Non
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"os": {"id": "fedora", "version_id": "42", "name": "Fedora 42", "architecture": "x86_64"}}, ["operating system", "Fedora 42", "debian 12"]),
+        (
+            {"os": {"id": "fedora", "version_id": "42", "name": "Fedora 42", "architecture": "x86_64"}},
+            ["operating system", "Fedora 42", "debian 12"],
+        ),
         ({"os": {"id": "debian", "version_id": "11", "name": "Debian 11", "architecture": "x86_64"}}, ["Debian 11"]),
-        ({"os": {"id": "debian", "version_id": "13", "name": "Debian 13", "architecture": "aarch64"}}, ["architecture", "aarch64"]),
+        (
+            {"os": {"id": "debian", "version_id": "13", "name": "Debian 13", "architecture": "aarch64"}},
+            ["architecture", "aarch64"],
+        ),
         ({"swaps": ["/dev/sda2"]}, ["swap", "/dev/sda2", "swapoff"]),
         ({"now": NOW - 60}, ["clock", "behind", "chrony"]),
         ({"now": NOW + 60}, ["clock", "ahead", "chrony"]),
-        ({"disks": {"/var/lib": {"free": 1024**3, "total": 1024**4}}}, ["free space under /var/lib", "1.0 GiB", "5 GiB"]),
-        ({"foreign_manifests": ["kube-apiserver.yaml.bak"]}, ["/etc/kubernetes/manifests", "kube-apiserver.yaml.bak"]),
-        ({"addresses": [{"interface": "eth0", "address": "10.0.0.99", "prefix": 24}]}, ["tandem_address", "10.0.0.11", "10.0.0.99"]),
         (
-            {"processes": {"kube-controller-manager": {"pid": 1, "args": {"pod-eviction-timeout": "30s"}, "environ": {}}}},
+            {"disks": {"/var/lib": {"free": 1024**3, "total": 1024**4}}},
+            ["free space under /var/lib", "1.0 GiB", "5 GiB"],
+        ),
+        ({"foreign_manifests": ["kube-apiserver.yaml.bak"]}, ["/etc/kubernetes/manifests", "kube-apiserver.yaml.bak"]),
+        (
+            {"addresses": [{"interface": "eth0", "address": "10.0.0.99", "prefix": 24}]},
+            ["tandem_address", "10.0.0.11", "10.0.0.99"],
+        ),
+        (
+            {
+                "processes": {
+                    "kube-controller-manager": {"pid": 1, "args": {"pod-eviction-timeout": "30s"}, "environ": {}}
+                }
+            },
             ["pod-eviction-timeout", "30s", "default-unreachable-toleration-seconds"],
         ),
         ({"kernel": {"loads_modules": False, "present": {"br_netfilter": False}}}, ["kernel features", "br_netfilter"]),
@@ -106,7 +128,11 @@ def test_unreachable_machines_and_several_subnets_are_named(node: Node, rules: d
     far = node(now=now, sent_at=now, addresses=[{"interface": "eth0", "address": "10.0.1.12", "prefix": 24}])
     near = node(now=now, sent_at=now)
     addresses = {"a": "10.0.0.11", "b": "10.0.1.12", "n": "10.0.0.20"}
-    answers = {"a": {"node": near}, "b": {"node": far}, "n": {"unreachable": True, "msg": "no route"}}
+    answers: dict[str, dict[str, Any]] = {
+        "a": {"node": near},
+        "b": {"node": far},
+        "n": {"unreachable": True, "msg": "no route"},
+    }
     findings = checks.machines_findings(answers, addresses, ["a", "b"], rules)
     assert len(findings) == 2
     assert "['n']" in findings[0]

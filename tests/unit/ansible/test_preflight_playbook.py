@@ -5,6 +5,7 @@ The machines are this one (connection local), so no lab is needed; each rule's o
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -43,16 +44,27 @@ def run(tmp_path: Path, document: dict[str, Any], *arguments: str) -> subprocess
     ("changes", "arguments", "words"),
     [
         ({"workers": {"hosts": {"a": {"tandem_address": "10.0.0.11"}}}}, [], ["group workers", "at least 2 workers"]),
-        ({"nfs_server": {}}, ["--extra-vars", "tandem_profile=quick"], ["group nfs_server", "'quick'", "stock, article, balanced"]),
+        (
+            {"nfs_server": {}},
+            ["--extra-vars", "tandem_profile=quick"],
+            ["group nfs_server", "'quick'", "stock, article, balanced"],
+        ),
         (
             {"nfs_server": {"hosts": {"n": {"tandem_address": "10.0.0.11"}}}},
-            ["--extra-vars", '{"tandem_api_server_args": {"pod-eviction-timeout": "30s"}, "tandem_pod_subnet": "10.1.0.0/16,fd00::/64"}'],
+            [
+                "--extra-vars",
+                '{"tandem_api_server_args": {"pod-eviction-timeout": "30s"}}',
+                "--extra-vars",
+                "tandem_pod_subnet=10.1.0.0/16,fd00::/64",
+            ],
             ["10.0.0.11", "default-unreachable-toleration-seconds", "dual stack"],
         ),
     ],
     ids=["one worker", "missing group and unknown profile", "duplicate address, dead flag, dual stack"],
 )
-def test_a_bad_inventory_is_refused(tmp_path: Path, changes: dict[str, Any], arguments: list[str], words: list[str]) -> None:
+def test_a_bad_inventory_is_refused(
+    tmp_path: Path, changes: dict[str, Any], arguments: list[str], words: list[str]
+) -> None:
     done = run(tmp_path, inventory(**changes), *arguments)
     assert done.returncode != 0
     assert "Nothing has been changed" in done.stdout + done.stderr
@@ -69,8 +81,12 @@ def test_unfit_and_unreachable_machines_are_refused(tmp_path: Path) -> None:
         "ansible_port": 1,
         "ansible_ssh_retries": 0,
     }
-    extra = '{"tandem_min_disk_gib": 999999, "preflight_architectures": ["riscv64"], "preflight_supported_systems": [{"id": "plan9", "version": 4}]}'
-    done = run(tmp_path, document, "--extra-vars", extra)
+    extra = {
+        "tandem_min_disk_gib": 999999,
+        "preflight_architectures": ["riscv64"],
+        "preflight_supported_systems": [{"id": "plan9", "version": 4}],
+    }
+    done = run(tmp_path, document, "--extra-vars", json.dumps(extra))
     told = done.stdout + done.stderr
     assert done.returncode != 0
     for word in ["['b']", "999999 GiB", "riscv64", "plan9 4 or newer", "tandem_address is '10.0.0.11'"]:

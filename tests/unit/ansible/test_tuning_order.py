@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from plugins.module_utils import tandem_kubeadm as kubeadm
 from plugins.module_utils import tandem_tuning as tuning
-
 from tandem import recovery
 
 EMPTY = {"apiVersion": "kubeadm.k8s.io/v1beta4", "kind": "ClusterConfiguration"}
@@ -33,9 +33,10 @@ def test_a_profile_written_is_a_profile_read(name: str) -> None:
     kubelet = kubeadm.merge_kubelet_configuration({}, wanted)
     profile = recovery.profile(name)
     live = tuning.live_profile(cluster, kubelet)
-    assert replace(
-        live, name=name, exclude_control_plane_from_disruption=profile.exclude_control_plane_from_disruption
-    ) == profile
+    assert (
+        replace(live, name=name, exclude_control_plane_from_disruption=profile.exclude_control_plane_from_disruption)
+        == profile
+    )
 
 
 def test_an_update_frequency_alone_sets_the_report_frequency_too() -> None:

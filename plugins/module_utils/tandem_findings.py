@@ -1,0 +1,318 @@
+"""What preflight refuses. Pure functions over inventory, variables and facts.
+
+Every refusal is one sentence of the same form: where (file or host), key, value; rule; way out.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from plugins.module_utils.tandem_kubeadm import DEAD_FLAGS
+from tandem import recovery
+
+GROUPS: Final = ("control_plane", "workers", "nfs_server")
+MIN_WORKERS: Final = 2
+GIB: Final = 1024**3
+
+
+def refusal(where: str, key: str, value: Any, rule: str, way_out: str) -> str:
+    """One refusal in the form that all share."""
+    return f"{where}: {key} is {value!r}; rule: {rule}; way out: {way_out}"
+
+
+def inventory_findings(
+    groups: Mapping[str, list[str]], addresses: Mapping[str, str], settings: Mapping[str, Any]
+) -> list[str]:
+    """What is wrong with inventory and variables alone, with no machine asked.
+
+    Args:
+        groups: Ansible's groups.
+        addresses: each host's address on the cluster's network.
+        settings: `profile`, `target_seconds` (0 = none stated), `accept` (names of rules accepted), `pod_subnet`,
+            `service_subnet`, `pod_network`, `api_server_args`, `endpoint`.
+    """
+    found = [
+        refusal("inventory", f"group {group}", groups.get(group), "the group has at least one host", "add it")
+        for group in GROUPS
+        if not groups.get(group)
+    ]
+    workers = groups.get("workers") or []
+    if 0 < len(workers) < MIN_WORKERS:
+        found.append(
+            refusal(
+                "inventory",
+                "group workers",
+                workers,
+                f"at least {MIN_WORKERS} workers: with one, nothing survives its loss",
+                "add a second worker",
+            )
+        )
+    if len(groups.get("nfs_server") or []) > 1:
+        found.append(
+            refusal("inventory", "group nfs_server", groups["nfs_server"], "one host", "keep the one that exports")
+        )
+    found += [
+        refusal(
+            "inventory", f"host {host}", "control_plane and workers", "a host has one role", "take it off one group"
+        )
+        for host in sorted(set(groups.get("control_plane") or []) & set(workers))
+    ]
+    found += _address_findings(addresses)
+    found += _subnet_findings(addresses, settings)
+    found += _profile_findings(settings)
+    for name, value in (settings.get("api_server_args") or {}).items():
+        if name in DEAD_FLAGS:
+            found.append(refusal("inventory", f"flag {name}", value, "the flag must not be set", DEAD_FLAGS[name]))
+    if ":" not in str(settings.get("endpoint", "")):
+        found.append(
+            refusal(
+                "inventory",
+                "tandem_endpoint",
+                settings.get("endpoint"),
+                "name:port, a name that can move to another machine",
+                "for instance api.tandem.internal:6443",
+            )
+        )
+    return found
+
+
+def _address_findings(addresses: Mapping[str, str]) -> list[str]:
+    found, seen = [], {}  # type: ignore[var-annotated]
+    for host, address in sorted(addresses.items()):
+        where = f"inventory host {host}"
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            found.append(
+                refusal(
+                    where, "tandem_address", address, "an IPv4 address of the cluster's network", "set tandem_address"
+                )
+            )
+            continue
+        if parsed.version != 4:
+            found.append(refusal(where, "tandem_address", address, "IPv4 only", "use the machine's IPv4 address"))
+        if address in seen:
+            found.append(
+                refusal(
+                    where, "tandem_address", address, f"unique; {seen[address]} has it too", "correct one of the two"
+                )
+            )
+        seen.setdefault(address, host)
+    return found
+
+
+def _subnet_findings(addresses: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
+    found = []
+    for key in ("pod_subnet", "service_subnet"):
+        value = str(settings.get(key, ""))
+        if "," in value or ":" in value:
+            found.append(
+                refusal(
+                    "inventory",
+                    f"tandem_{key}",
+                    value,
+                    "one IPv4 subnet; dual stack and IPv6 are not supported",
+                    "give the IPv4 subnet alone",
+                )
+            )
+    if settings.get("pod_network") == "bridge" and settings.get("node_prefix"):
+        networks: dict[str, str] = {}
+        for host, address in sorted(addresses.items()):
+            try:
+                network = str(ipaddress.ip_interface(f"{address}/{settings['node_prefix']}").network)
+            except ValueError:
+                continue
+            networks.setdefault(network, host)
+        if len(networks) > 1:
+            found.append(_several_subnets("inventory", networks))
+    return found
+
+
+def _several_subnets(where: str, networks: Mapping[str, str]) -> str:
+    return refusal(
+        where,
+        "subnets of the machines",
+        ", ".join(f"{network} ({host})" for network, host in sorted(networks.items())),
+        "all cluster nodes on one layer-2 subnet, for pod_network routes pods by the nodes' addresses",
+        "put them on one subnet, or bring your own network plug-in with tandem_pod_network=none",
+    )
+
+
+def _profile_findings(settings: Mapping[str, Any]) -> list[str]:
+    name = str(settings.get("profile", ""))
+    try:
+        chosen = recovery.profile(name)
+    except recovery.UnknownProfileError:
+        return [
+            refusal("inventory", "tandem_profile", name, "a known profile", f"one of {', '.join(recovery.PROFILES)}")
+        ]
+    accepted = set(settings.get("accept") or [])
+    found = [
+        refusal(
+            "inventory",
+            "tandem_profile",
+            name,
+            f"{finding.rule}: {finding.message}",
+            f"{finding.fix}, or accept it: tandem_accept_findings=[{finding.rule}]",
+        )
+        for finding in recovery.check(chosen)
+        if finding.level == "error" and finding.rule not in accepted
+    ]
+    target = float(settings.get("target_seconds") or 0)
+    if target:
+        finding = recovery.check_target(chosen, target)
+        if finding is not None:
+            found.append(refusal("inventory", "recovery_target_seconds", target, finding.message, finding.fix))
+    return found
+
+
+def profile_warnings(name: str) -> list[str]:
+    """What is risky, though not refused, in a known profile."""
+    return [str(finding) for finding in recovery.check(recovery.profile(name)) if finding.level == "warning"]
+
+
+def node_findings(
+    host: str, node: Mapping[str, Any], rules: Mapping[str, Any], received_at: float | None = None
+) -> list[str]:
+    """What is wrong with one machine, from the facts of `tandem_node`.
+
+    Args:
+        host: its name in the inventory.
+        node: the facts.
+        rules: `supported` (list of {id, version}), `architectures`, `min_disk_gib`, `max_skew_seconds`,
+            `address`, `is_node` (part of the cluster, so swap and the kubelet's folders matter), `pod_network`.
+        received_at: the control node's clock now; taken from it when left out.
+    """
+    found = [*_system_findings(host, node, rules), *_clock_findings(host, node, rules, received_at)]
+    for path, usage in node["disks"].items():
+        if usage["free"] < rules["min_disk_gib"] * GIB:
+            found.append(
+                refusal(
+                    host,
+                    f"free space under {path}",
+                    f"{usage['free'] / GIB:.1f} GiB",
+                    f"at least {rules['min_disk_gib']} GiB",
+                    "free some, or set tandem_min_disk_gib",
+                )
+            )
+    present = {entry["address"] for entry in node["addresses"]}
+    if rules["address"] not in present:
+        found.append(
+            refusal(
+                host,
+                "tandem_address",
+                rules["address"],
+                f"an address of the machine, which has {sorted(present)}",
+                "correct it",
+            )
+        )
+    if not rules["is_node"]:
+        return found
+    if node["swaps"]:
+        found.append(
+            refusal(host, "swap", node["swaps"], "off on cluster nodes", "`swapoff -a` and take it out of /etc/fstab")
+        )
+    if node["foreign_manifests"]:
+        found.append(
+            refusal(
+                host,
+                "/etc/kubernetes/manifests",
+                node["foreign_manifests"],
+                "only kubeadm's own files: kubelet runs every file there, backups too",
+                "move them elsewhere",
+            )
+        )
+    found += [
+        refusal(host, f"{program} --{name}", process["args"][name], "the flag must not be set", DEAD_FLAGS[name])
+        for program, process in node["processes"].items()
+        for name in DEAD_FLAGS
+        if name in process["args"]
+    ]
+    missing = sorted(name for name, there in node["kernel"]["present"].items() if not there)
+    if missing and not node["kernel"]["loads_modules"]:
+        found.append(
+            refusal(host, "kernel features", missing, "built in, for this kernel loads no modules", "another kernel")
+        )
+    return found
+
+
+def machines_findings(
+    answers: Mapping[str, Mapping[str, Any]],
+    addresses: Mapping[str, str],
+    cluster_nodes: Iterable[str],
+    rules: Mapping[str, Any],
+) -> list[str]:
+    """What is wrong with all machines together.
+
+    Args:
+        answers: `tandem_node` result by host; one without `node` was unreachable.
+        addresses: each host's address on the cluster's network.
+        cluster_nodes: the hosts that are nodes of the cluster.
+        rules: see `node_findings`, without `address` and `is_node`; and `unreachable_hint`.
+    """
+    received_at = time.time()
+    silent = {
+        host: " ".join(str(answer.get("msg", "")).split()) for host, answer in answers.items() if "node" not in answer
+    }
+    nodes = {host: answer["node"] for host, answer in answers.items() if "node" in answer}
+    found = []
+    if silent:
+        rule = f"every host answers over SSH ({next(iter(silent.values()))})"
+        found.append(refusal("inventory", "unreachable hosts", sorted(silent), rule, rules["unreachable_hint"]))
+    for host, node in nodes.items():
+        own = {**rules, "address": addresses[host], "is_node": host in set(cluster_nodes)}
+        found += node_findings(host, node, own, received_at)
+    if rules["pod_network"] == "bridge":
+        found += subnet_findings({host: node for host, node in nodes.items() if host in set(cluster_nodes)}, addresses)
+    return found
+
+
+def _system_findings(host: str, node: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:
+    found, system = [], node["os"]
+    minimum = {entry["id"]: int(entry["version"]) for entry in rules["supported"]}
+    version = str(system["version_id"]).split(".", maxsplit=1)[0]
+    if system["id"] not in minimum or not version.isdigit() or int(version) < minimum[system["id"]]:
+        supported = ", ".join(f"{name} {number} or newer" for name, number in minimum.items())
+        found.append(refusal(host, "operating system", system["name"], supported, "install a supported one"))
+    if system["architecture"] not in rules["architectures"]:
+        found.append(
+            refusal(
+                host, "architecture", system["architecture"], " or ".join(rules["architectures"]), "another machine"
+            )
+        )
+    return found
+
+
+def _clock_findings(
+    host: str, node: Mapping[str, Any], rules: Mapping[str, Any], received_at: float | None
+) -> list[str]:
+    """The machine read its clock between our sending and our receiving; outside that span it is wrong for sure."""
+    received_at = time.time() if received_at is None else received_at
+    behind, ahead = node["sent_at"] - node["now"], node["now"] - received_at
+    skew = max(behind, ahead)
+    if not node["sent_at"] or skew <= rules["max_skew_seconds"]:
+        return []
+    side = "behind" if behind > ahead else "ahead of"
+    return [
+        refusal(
+            host,
+            "clock",
+            f"at least {skew:.1f} s {side} the control node's",
+            f"within {rules['max_skew_seconds']} s",
+            "run a time service (chrony) on all machines",
+        )
+    ]
+
+
+def subnet_findings(nodes: Mapping[str, Mapping[str, Any]], addresses: Mapping[str, str]) -> list[str]:
+    """Machines whose own prefix puts their addresses on different subnets."""
+    networks: dict[str, str] = {}
+    for host, node in sorted(nodes.items()):
+        for entry in node["addresses"]:
+            if entry["address"] == addresses[host]:
+                network = ipaddress.ip_interface(f"{entry['address']}/{entry['prefix']}").network
+                networks.setdefault(str(network), host)
+    return [_several_subnets("machines", networks)] if len(networks) > 1 else []
