@@ -145,6 +145,7 @@ class FilterModule:
             "tandem_pending_kubelets": tandem_differences.pending_kubelets,
             "tandem_coredns_patch_differences": tandem_differences.coredns_patch_differences,
             "tandem_coredns_differences": tandem_differences.coredns_differences,
+            "tandem_document_differences": tandem_differences.document_differences,
             "tandem_sentences": tandem_differences.sentences,
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
