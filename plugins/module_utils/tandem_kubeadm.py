@@ -166,7 +166,8 @@ def merge_cluster_configuration(
             env=wanted["controller_manager_env"],
             owned_env=owned["controller_manager_env"],
         )
-    return merged
+    # A component that was not there and needs nothing stays away: an untouched document must stay untouched.
+    return {key: value for key, value in merged.items() if value or key in document}
 
 
 def merge_kubelet_configuration(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:

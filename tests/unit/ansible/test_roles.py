@@ -1,0 +1,59 @@
+"""The shape that every role keeps: defaults documented there, an argument spec for each of them, small task files."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
+MAX_TASKS_A_FILE = 8
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_default_has_a_spec_and_every_spec_a_default(role: Path) -> None:
+    options = load(role / "meta" / "argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert set(options) == set(load(role / "defaults" / "main.yml"))
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_default_is_documented_where_it_stands(role: Path) -> None:
+    documented = False
+    for line in (role / "defaults" / "main.yml").read_text().splitlines():
+        if line.startswith("#"):
+            documented = True
+        elif re.match(r"\w+:", line):
+            assert documented, f"{role.name}: {line}"
+        elif line and not line.startswith((" ", "-")):
+            documented = False
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_tasks_are_split_small(role: Path) -> None:
+    for path in (role / "tasks").glob("*.yml"):
+        assert len(load(path)) <= MAX_TASKS_A_FILE, path
+
+
+def test_nothing_writes_into_the_static_pod_directory() -> None:
+    for path in (ROOT / "roles").rglob("*"):
+        if path.is_file() and path.suffix in {".yml", ".j2"}:
+            for line in path.read_text().splitlines():
+                writes = "dest:" in line or "path:" in line
+                assert not (writes and "/etc/kubernetes/manifests" in line), path
+
+
+def test_both_inventories_set_known_variables_only() -> None:
+    read = set()
+    for path in [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "playbooks").glob("*.yml")]:
+        read |= set(re.findall(r"\b(?:tandem|recovery)_[a-z_]+", path.read_text()))
+    for inventory in ("lab", "example"):
+        variables = load(ROOT / "inventories" / inventory / "group_vars" / "all.yml")
+        assert set(variables) <= read, inventory
