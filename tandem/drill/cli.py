@@ -59,7 +59,8 @@ Target = Annotated[float | None, typer.Option(help="recovery_target_seconds: an 
 GiveUp = Annotated[
     float | None, typer.Option("--give-up-after", help="Seconds after the fault; default: bound + 60 s.")
 ]
-Rate = Annotated[float, typer.Option(help="Requests a second of each client.")]
+Rate = Annotated[float, typer.Option(help="Requests a second of each client on new connections.")]
+KeptRate = Annotated[float, typer.Option(help="Requests a second of each client on a kept connection.")]
 LeaveDown = Annotated[bool, typer.Option("--leave-down", help="Do not repair the node afterwards.")]
 Accept = Annotated[
     list[str] | None, typer.Option("--accept", help="Start in spite of this precondition's rule; repeat.")
@@ -89,6 +90,7 @@ def _drill(
     target: Target = None,
     give_up_after: GiveUp = None,
     rate: Rate = 10.0,
+    kept_rate: KeptRate = 2.0,
     leave_down: LeaveDown = False,
     accept: Accept = None,
     compare: Compare = None,
@@ -115,6 +117,7 @@ def _drill(
         namespace=namespace,
         profile=judged.get(profile or ""),
         rate=rate,
+        kept_rate=kept_rate,
         give_up_after=give_up_after,
         leave_down=leave_down,
         accept=frozenset(accept or ()),

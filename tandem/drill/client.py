@@ -2,7 +2,7 @@
 
     python3 client.py CONFIG
 
-CONFIG is JSON: `targets` (each `app`, `vantage`, `host`, `port`, `write`), `rate` (requests a second of each client),
+CONFIG is JSON: `targets` (each `app`, `vantage`, `host`, `port`, `write`), `rate`, `kept_rate` (requests a second of each client),
 `timeout` (seconds), `kinds` (of `new`, `kept`, `kept-wait`), `seconds` (run time at most), `stdin` (whether standard
 input steers it).
 
@@ -195,7 +195,7 @@ async def main(config: dict[str, Any]) -> None:
     output.add({"hello": now()})
     output.flush()
     clients = [
-        Client(target, kind, config["rate"], config["timeout"], output)
+        Client(target, kind, config["rate" if kind == "new" else "kept_rate"], config["timeout"], output)
         for target in config["targets"]
         for kind in config["kinds"]
     ]

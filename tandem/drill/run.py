@@ -64,7 +64,8 @@ class Options:
         node: the worker to lose, or @APP for the one that holds that app.
         namespace: where the apps are.
         profile: the profile to judge by; None takes the one recorded in the cluster.
-        rate: requests a second of each client.
+        rate: requests a second of each client on new connections.
+        kept_rate: the same on kept connections: whether one of those hangs, two requests a second show as well.
         timeout: seconds until a request on a new or a kept connection is given up.
         give_up_after: seconds after the fault at which the observation ends at the latest; None: the profile's bound
             and a minute.
@@ -80,6 +81,7 @@ class Options:
     namespace: str = "tandem-demo"
     profile: RecoveryProfile | None = None
     rate: float = 10.0
+    kept_rate: float = 2.0
     timeout: float = 0.5
     give_up_after: float | None = None
     settle: float = 5.0
@@ -220,7 +222,12 @@ class Drill:
             if a.node_port
         ]
         seconds = 3600.0
-        kwargs: dict[str, Any] = {"rate": options.rate, "timeout": options.timeout, "seconds": seconds}
+        kwargs: dict[str, Any] = {
+            "rate": options.rate,
+            "kept_rate": options.kept_rate,
+            "timeout": options.timeout,
+            "seconds": seconds,
+        }
         on_control = self.driver.command_on(control, command(by_service(control), stdin=True, **kwargs))
         outside = self.driver.command_outside(command(by_node, stdin=True, **kwargs))
         clock = self.driver.command_on(survivor, command([], stdin=True, **kwargs))

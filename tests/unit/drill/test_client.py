@@ -17,7 +17,7 @@ from tandem.drill.samples import Sample
 
 async def ask(host: str, port: int, seconds: float, *, write: bool = False) -> list[Sample]:
     targets = [{"app": "db", "vantage": "here", "host": host, "port": port, "write": write}]
-    argv = command(targets, rate=20, timeout=0.3, seconds=60, stdin=True)
+    argv = command(targets, rate=20, kept_rate=20, timeout=0.3, seconds=60, stdin=True)
     samples: list[Sample] = []
     remote = Remote("here", [sys.executable, *argv[1:]], samples.append)
     await remote.start()

@@ -66,7 +66,9 @@ async def api(cluster: Cluster) -> AsyncIterator[Api]:
 async def drill(api: Api, cluster: Cluster, **options: object) -> Recording:
     driver = LocalDriver(cluster, asyncio.get_running_loop())
     assert isinstance(driver, Driver)
-    chosen = Options(**{"scenario": "power-loss", "node": "w1", "settle": 1.0, "rate": 20.0, **options})  # type: ignore[arg-type]
+    chosen = Options(
+        **{"scenario": "power-loss", "node": "w1", "settle": 1.0, "rate": 20.0, "kept_rate": 20.0, **options}
+    )  # type: ignore[arg-type]
     return await Drill(api, driver, chosen, Quiet()).run()
 
 
