@@ -2,8 +2,8 @@
 
     python3 client.py CONFIG
 
-CONFIG is JSON: `targets` (each `app`, `vantage`, `host`, `port`, `write`), `rate`, `kept_rate` (requests a second of each client),
-`timeout` (seconds), `kinds` (of `new`, `kept`, `kept-wait`), `seconds` (run time at most), `stdin` (whether standard
+CONFIG is JSON: `targets` (each `app`, `vantage`, `host`, `port`, `write`), `rate`, `kept_rate` (requests a second of each
+client), `timeout` (seconds), `kinds` (of `new`, `kept`, `kept-wait`), `seconds` (run time at most), `stdin` (whether standard
 input steers it).
 
 - `new`: a new connection for each request, given up after `timeout`; sent on time even while earlier ones still wait.

@@ -27,12 +27,13 @@ class ClientError(RuntimeError):
 
 
 def command(
-    targets: Sequence[dict[str, Any]], *, rate: float, timeout: float, seconds: float, stdin: bool
+    targets: Sequence[dict[str, Any]], *, rate: float, kept_rate: float, timeout: float, seconds: float, stdin: bool
 ) -> list[str]:
     """The program and its configuration as arguments of python3."""
     settings = {
         "targets": targets,
         "rate": rate,
+        "kept_rate": kept_rate,
         "timeout": timeout,
         "kinds": KINDS,
         "seconds": seconds,
