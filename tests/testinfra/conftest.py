@@ -32,10 +32,26 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "disruptive: switches a machine off; not part of molecule's verification")
 
 
+def cluster_is_there_already() -> bool:
+    """Molecule makes the cluster before it verifies; TANDEM_TESTINFRA_CLUSTER=ready says that one runs."""
+    return "MOLECULE_SCENARIO_NAME" in os.environ or os.environ.get("TANDEM_TESTINFRA_CLUSTER") == "ready"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Plain pytest has molecule make the cluster, and molecule's verifier runs all but the disruptive tests at once."""
+    if cluster_is_there_already():
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents and item.get_closest_marker("disruptive") is None:
+            item.add_marker(
+                pytest.mark.skip(reason="molecule's verifier runs it; TANDEM_TESTINFRA_CLUSTER=ready: here")
+            )
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _cluster_is_there(request: pytest.FixtureRequest) -> None:
-    """Molecule has made the cluster before it verifies; plain pytest asks for it."""
-    if "MOLECULE_SCENARIO_NAME" not in os.environ and os.environ.get("TANDEM_TESTINFRA_CLUSTER") != "ready":
+    """Plain pytest asks for a cluster; for molecule it is there."""
+    if not cluster_is_there_already():
         request.getfixturevalue("cluster")
 
 
