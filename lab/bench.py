@@ -163,7 +163,7 @@ def drill(story: Story, name: str, runs: int, *extra: str) -> Result:
             if value is not None:
                 serving.setdefault(f"{app}: serving", []).append(float(value))
             for client, requests in data["requests"].items():
-                gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap"]))
+                gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap_seconds"]))
     main = serving.pop("ledger-replace: serving", [])
     return summarise(f"drill-{name}", main, peers={**serving, **gaps})
 
