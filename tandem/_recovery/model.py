@@ -56,17 +56,19 @@ class Pace:
 
     Args:
         write: an API write and the watch event that shows it.
-        endpoints: from Ready=Unknown until the EndpointSlice says not ready (0.9 s in the lab).
-        taint: from Ready=Unknown until the NoExecute taint stands (0.5 s in the lab; the taint queue runs every 0.1 s).
-        start: from scheduled to Ready with the image present (2.4 to 5.1 s in the lab).
-        route: from Ready to the first good answer: EndpointSlice, kube-proxy (syncs at most once a second), client.
+        endpoints: from Ready=Unknown until the EndpointSlice says not ready (0.9 s in a quiet lab, 5.8 s in a busy one:
+            one API write per pod, one after the other).
+        taint: from Ready=Unknown until the NoExecute taint stands (0.5 to 3.6 s; the taint queue runs every 0.1 s).
+        start: from scheduled to Ready with the image present (2.4 to 7.6 s in the lab).
+        route: from Ready, or from the endpoint's removal, until clients notice: kube-proxy syncs at most once a second,
+            but a starved control plane node of the lab took far longer.
     """
 
     write: tuple[float, float] = (0.0, 0.75)
-    endpoints: tuple[float, float] = (0.0, 1.5)
-    taint: tuple[float, float] = (0.0, 1.0)
+    endpoints: tuple[float, float] = (0.0, 6.0)
+    taint: tuple[float, float] = (0.0, 4.0)
     start: tuple[float, float] = (0.5, 8.0)
-    route: tuple[float, float] = (0.0, 2.5)
+    route: tuple[float, float] = (0.0, 6.0)
 
 
 _LAST_STAGE: Final[Mapping[Behaviour, Stage]] = MappingProxyType(

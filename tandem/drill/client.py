@@ -2,9 +2,9 @@
 
     python3 client.py CONFIG
 
-CONFIG is JSON: `targets` (each `app`, `vantage`, `host`, `port`, `write`), `rate`, `kept_rate` (requests a second of each
-client), `timeout` (seconds), `kinds` (of `new`, `kept`, `kept-wait`), `seconds` (run time at most), `stdin` (whether standard
-input steers it).
+CONFIG is JSON: `targets` (each `app`, `vantage`, `host`, `port`, `write`), `rate` and `kept_rate` (requests a second of
+each client), `timeout` (seconds), `kinds` (of `new`, `kept`, `kept-wait`), `seconds` (run time at most), `stdin`
+(whether standard input steers it).
 
 - `new`: a new connection for each request, given up after `timeout`; sent on time even while earlier ones still wait.
 - `kept`: one connection, its request given up after `timeout`, then a new connection.

@@ -139,11 +139,12 @@ def _block(
     writers = app["writers"]
     verdict = f"; {writers['records']} records, {writers['lost']} lost, {writers['doubled']} doubled" if writers else ""
     serving = app["stages"]["serving"]
-    back = (
-        "" if not app["on_node"] else f"; serving again {'never seen' if serving is None else f'after {serving:.1f} s'}"
-    )
     if not app["on_node"]:
         back = "; no pod on the lost node"
+    elif serving is not None:
+        back = f"; serving again after {serving:.1f} s"
+    else:
+        back = "; not served again before the repair" if rows else ""
     axis.set_title(
         f"{name} ({app['kind']}, {app['behaviour']}){back}{verdict}", loc="left", fontsize=9.5, fontweight="bold"
     )

@@ -6,11 +6,14 @@ reported: `pytest -rP` shows them, and the reports stay in build/drill.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +29,43 @@ NAMESPACE = "tandem-demo"
 WRITERS = ("ledger-hold", "ledger-replace", "control")
 
 
-async def node_of(app: str, kubeconfig: Path) -> str:
-    """The node of the app's running pod."""
+@asynccontextmanager
+async def core(kubeconfig: Path) -> AsyncIterator[client.CoreV1Api]:
+    """The cluster's core API."""
     settings = client.Configuration()
     await config.load_kube_config(str(kubeconfig), client_configuration=settings, persist_config=False)
     async with client.ApiClient(settings) as transport:
-        pods = await client.CoreV1Api(transport).list_namespaced_pod(
-            NAMESPACE, label_selector=f"app.kubernetes.io/name={app}"
-        )
-    running = [
-        p.spec.node_name for p in pods.items if p.status.phase == "Running" and not p.metadata.deletion_timestamp
-    ]
-    assert len(running) == 1, f"{app} has {len(running)} running pods"
-    return str(running[0])
+        yield client.CoreV1Api(transport)
+
+
+async def ready_pod(api: client.CoreV1Api, app: str) -> Any:
+    """The app's one Ready pod that is not on its way out; waits for it."""
+    async with asyncio.timeout(180):
+        while True:
+            pods = (await api.list_namespaced_pod(NAMESPACE, label_selector=f"app.kubernetes.io/name={app}")).items
+            ready = [
+                pod
+                for pod in pods
+                if any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
+                and not pod.metadata.deletion_timestamp
+            ]
+            if len(ready) == 1 == len(pods):
+                return ready[0]
+            await asyncio.sleep(1)
+
+
+async def gather(kubeconfig: Path) -> str:
+    """Bring the two ledgers together on one worker, so that one drill hits both; returns the worker.
+
+    They prefer each other's company when they are scheduled, so the one that moved away is started anew.
+    """
+    async with core(kubeconfig) as api:
+        for _ in range(3):
+            held, moved = await ready_pod(api, "ledger-hold"), await ready_pod(api, "ledger-replace")
+            if held.spec.node_name == moved.spec.node_name:
+                return str(held.spec.node_name)
+            await api.delete_namespaced_pod(moved.metadata.name, NAMESPACE)
+        return str((await ready_pod(api, "ledger-replace")).spec.node_name)
 
 
 def drill(scenario: str, node: str, kubeconfig: Path) -> dict[str, Any]:
@@ -89,7 +116,7 @@ def assert_common(made: dict[str, Any]) -> None:
 
 
 async def test_power_loss_loses_and_doubles_nothing(deployed: Path) -> None:
-    node = await node_of("ledger-replace", deployed)
+    node = await gather(deployed)
     made = drill("power-loss", node, deployed)
     assert_common(made)
     assert made["apps"]["ledger-replace"]["writers"]["doubled"] == 0
@@ -100,7 +127,7 @@ async def test_power_loss_loses_and_doubles_nothing(deployed: Path) -> None:
 
 
 async def test_a_partition_doubles_writes_with_replace_and_none_with_hold(deployed: Path) -> None:
-    node = await node_of("ledger-replace", deployed)
+    node = await gather(deployed)
     made = drill("partition", node, deployed)
     assert_common(made)
     doubled = made["apps"]["ledger-replace"]["writers"]["doubled"]
