@@ -11,7 +11,7 @@ run ruff check --quiet .
 run ruff format --check --quiet .
 run mypy
 run yamllint --strict .
-run ansible-lint --offline --profile production --quiet
+run ansible-lint --offline -q
 ((${#scripts[@]} == 0)) || run shellcheck "${scripts[@]}"
 if ((${#failed[@]})); then
     echo "lint failed: ${failed[*]}" >&2
