@@ -9,6 +9,7 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 from plugins.filter import tandem as filters
+from plugins.module_utils import tandem_tuning
 
 ADMIN = yaml.safe_dump(
     {
@@ -47,7 +48,7 @@ def test_the_join_command_is_taken_apart() -> None:
 
 def test_an_untouched_document_keeps_its_text() -> None:
     text = "kind: ClusterConfiguration\napiVersion: kubeadm.k8s.io/v1beta4   # as it was\n"
-    stock = filters.tandem_tuning.settings("stock")
+    stock = tandem_tuning.settings("stock")
     assert filters.merged_cluster(text, stock) == text
 
 
