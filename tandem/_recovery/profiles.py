@@ -108,17 +108,15 @@ BALANCED: Final = RecoveryProfile(
     node_status_report_frequency_seconds=300,
     node_lease_duration_seconds=8,
     node_monitor_period_seconds=1,
-    # 12 s of stale view at most (api_stall_seconds) + R 2.08 s + 2P, and almost a second to spare.
-    node_monitor_grace_period_seconds=17,
+    # 22.8 s of stale view at most (api_stall_seconds) + R 2.08 s + 2P. The controller-manager keeps its default
+    # deadlines: with a renew deadline of 5 s, 17 s would do, but beside a slow API server it exited again and again, once
+    # in the middle of a failover, and kubelet's restart back-off held every eviction back for over a minute (lab).
+    node_monitor_grace_period_seconds=27,
     unreachable_toleration_seconds=5,
     # A kubelet that restarts says Ready=False for a moment; its pods must outlive that (kubernetes/kubernetes#122338).
     not_ready_toleration_seconds=30,
     http2_read_idle_timeout_seconds=3,
     http2_ping_timeout_seconds=2,
-    # A controller-manager that loses the API gives up early and starts afresh, with a full grace period for every node.
-    kcm_leader_elect_lease_duration_seconds=10,
-    kcm_leader_elect_renew_deadline_seconds=5,
-    kcm_leader_elect_retry_period_seconds=1,
     exclude_control_plane_from_disruption=True,
 )
 """The default: as fast as flags can be without a short stall of the API marking live nodes lost."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tandem import recovery
 from tandem.recovery import Pace, RecoveryProfile
+
+settings.register_profile("busy-host", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy-host")
 
 seconds = st.floats(min_value=0.25, max_value=60, allow_nan=False)
 instant = Pace(write=(0, 0), endpoints=(0, 0), taint=(0, 0), start=(0, 0), route=(0, 0))
