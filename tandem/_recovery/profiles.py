@@ -109,8 +109,8 @@ BALANCED: Final = RecoveryProfile(
     node_lease_duration_seconds=8,
     node_monitor_period_seconds=1,
     # 22.8 s of stale view at most (api_stall_seconds) + R 2.08 s + 2P. The controller-manager keeps its default
-    # deadlines: with a renew deadline of 5 s, 17 s would do, but beside a slow API server it exited again and again, once
-    # in the middle of a failover, and kubelet's restart back-off held every eviction back for over a minute (lab).
+    # deadlines: with a renew deadline of 5 s, 17 s would do, but beside a slow API server it exited again and again,
+    # once in the middle of a failover, and kubelet's restart back-off held every eviction back for over a minute (lab).
     node_monitor_grace_period_seconds=27,
     unreachable_toleration_seconds=5,
     # A kubelet that restarts says Ready=False for a moment; its pods must outlive that (kubernetes/kubernetes#122338).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 from collections.abc import AsyncIterator
@@ -63,13 +64,13 @@ async def api(cluster: Cluster) -> AsyncIterator[Api]:
     await runner.cleanup()
 
 
-async def drill(api: Api, cluster: Cluster, **options: object) -> Recording:
+OPTIONS = Options(scenario="power-loss", node="w1", settle=1.0, rate=20.0, kept_rate=20.0)
+
+
+async def drill(api: Api, cluster: Cluster, options: Options = OPTIONS) -> Recording:
     driver = LocalDriver(cluster, asyncio.get_running_loop())
     assert isinstance(driver, Driver)
-    chosen = Options(
-        **{"scenario": "power-loss", "node": "w1", "settle": 1.0, "rate": 20.0, "kept_rate": 20.0, **options}
-    )  # type: ignore[arg-type]
-    return await Drill(api, driver, chosen, Quiet()).run()
+    return await Drill(api, driver, options, Quiet()).run()
 
 
 async def test_a_drill_from_preconditions_to_report(api: Api, cluster: Cluster, tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ async def test_an_interrupted_drill_undoes_the_fault(api: Api, cluster: Cluster)
 
 
 async def test_left_down_repairs_nothing_and_give_up_says_so(api: Api, cluster: Cluster) -> None:
-    seen = await drill(api, cluster, leave_down=True, give_up_after=1.0)
+    seen = await drill(api, cluster, dataclasses.replace(OPTIONS, leave_down=True, give_up_after=1.0))
     assert cluster.acts == ["power_off w1"]
     assert seen.capped
     made = report.build(seen)
