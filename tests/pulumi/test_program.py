@@ -18,6 +18,8 @@ from tandem import recovery
 from tests.pulumi.registered import Registered, register
 from tests.pulumi.stack_files import STACKS, raw_config
 
+BALANCED = recovery.profile("balanced")
+
 
 def run(stack: str, changes: Mapping[str, str] | None = None) -> Registered:
     pulumi.runtime.set_all_config(raw_config(stack) | {"tandem:cluster_check": "skip"} | dict(changes or {}))
@@ -95,7 +97,7 @@ def unreachable(context: str | None) -> Mapping[str, str]:
         (answers(record("stock")), "tuned with profile stock", "tandem:profile: stock"),
         (
             answers(record("balanced", node_monitor_grace_period_seconds=40)),
-            "node_monitor_grace_period_seconds is 40 there, 17 here",
+            f"node_monitor_grace_period_seconds is 40 there, {BALANCED.node_monitor_grace_period_seconds} here",
             "playbooks/tune.yml -e tandem_profile=balanced",
         ),
         (answers({}), "cannot be understood", "ansible-playbook site.yml"),
