@@ -18,6 +18,9 @@ from tandem.recovery import Stage, Window
 FORMAT: Final = 1
 """Version of the report's JSON."""
 
+NOISE_SHARE: Final = 0.01
+"""More failures than this before the fault, and the report says that its figures are blurred."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -116,6 +119,11 @@ def _findings(recording: Recording, results: Sequence[AppResult], target_seconds
         yield Finding(
             "failure", None, f"{recording.scene.node} and its apps were not all back in time after the repair"
         )
+    before = [s for s in recording.samples if s.end < recording.scene.fault]
+    noisy = sum(s.error is not None for s in before)
+    if noisy > NOISE_SHARE * len(before):
+        text = f"{noisy} of {len(before)} requests failed before the fault: the machines are overloaded, and not every "
+        yield Finding("warning", None, text + "failure and delay below is the fault's")
     if recording.watch_breaks:
         text = f"a watch was interrupted {recording.watch_breaks} times; stages then may be seen late"
         yield Finding("note", None, text)

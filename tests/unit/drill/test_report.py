@@ -172,6 +172,14 @@ def test_a_measurement_outside_its_window_is_a_warning() -> None:
     assert ("warning", "web") in levels(made)
 
 
+def test_failures_before_the_fault_are_told() -> None:
+    seen = recorded()
+    noise = [Sample("web", "cp1/new", -n, T0 - 3, 0.5, "timeout") for n in range(40)]
+    made = report.build(dataclasses.replace(seen, samples=[*noise, *seen.samples]))
+    assert any("failed before the fault" in f["message"] for f in made["findings"])
+    assert not any("failed before the fault" in f["message"] for f in report.build(seen)["findings"])
+
+
 def test_a_recording_survives_its_file() -> None:
     seen = recorded()
     assert report.build(from_dict(json.loads(json.dumps(seen.to_dict())))) == report.build(seen)
