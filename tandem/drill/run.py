@@ -24,7 +24,7 @@ from tandem.recovery import RecoveryProfile, Stage, bound_seconds, to_dict
 WARM_UP_SECONDS: Final = 4.0
 """Clients run this long before the fault; an app that answered nobody by then is not up."""
 
-WARM_UP_LIMIT_SECONDS: Final = 40.0
+WARM_UP_LIMIT_SECONDS: Final = 90.0
 PATIENCE_SECONDS: Final = 60.0
 """How long beyond the predicted bound a drill waits for the last stage before it gives up."""
 
