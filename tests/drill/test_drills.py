@@ -107,7 +107,7 @@ def assert_common(made: dict[str, Any]) -> None:
     assert replace["on_node"] == 1
     assert_order(replace, "ready_unknown", "taint", "deleted", "created", "scheduled", "ready")
     assert_order(replace, "ready_unknown", "endpoints_out")
-    # The clients' clock and the watch are two witnesses: a busy host may tell of readiness a little after the first answer.
+    # The clients and the watch are two witnesses: a busy host may tell of readiness after the first answer.
     assert replace["stages"]["serving"] > replace["stages"]["scheduled"]
     web = made["apps"]["web"]
     assert_order(web, "ready_unknown", "endpoints_out")
