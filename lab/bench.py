@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lab.demo import VICTIM
+from lab.demo import VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
 
 OUTPUT = ROOT / "build" / "bench"
@@ -153,6 +153,7 @@ def drill(story: Story, name: str, runs: int, *extra: str) -> Result:
     kept = OUTPUT / f"drill-{name}"
     shutil.rmtree(kept, ignore_errors=True)
     for run in range(runs):
+        gather_writers(story)
         story.run("drill", python_module("tandem", "drill", "power-loss", VICTIM, *extra), accept=(0, 1))
         latest = (ROOT / "build" / "drill" / "latest").resolve()
         shutil.copytree(latest, kept / str(run + 1))
