@@ -38,11 +38,12 @@ def cluster_is_there_already() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Plain pytest has molecule make the cluster, and molecule's verifier runs all but the disruptive tests at once."""
+    """Plain pytest has molecule make the cluster, and molecule's verifier runs all but the long and disruptive tests at once."""
     if cluster_is_there_already():
         return
     for item in items:
-        if Path(__file__).parent in item.path.parents and item.get_closest_marker("disruptive") is None:
+        ours = Path(__file__).parent in item.path.parents
+        if ours and not any(item.get_closest_marker(name) for name in ("disruptive", "long")):
             item.add_marker(
                 pytest.mark.skip(reason="molecule's verifier runs it; TANDEM_TESTINFRA_CLUSTER=ready: here")
             )

@@ -14,7 +14,7 @@ from plugins.module_utils.tandem_kube import Kube, KubeError
 
 Connect = Callable[[str], Any]
 SHARE = "/srv/tandem"
-CLAIMS = 20
+FEW_CLAIMS, MANY_CLAIMS = 3, 20
 NAMESPACE = "tandem-claims-test"
 WAIT_SECONDS = 300
 
@@ -40,10 +40,10 @@ def wait(done: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> 
         time.sleep(1)
 
 
-def claims_come_and_go(kube: Kube, namespace: str) -> None:
-    """Make many claims at once, see all of them bound, delete them, see their volumes go."""
+def claims_come_and_go(kube: Kube, namespace: str, count: int) -> None:
+    """Make claims at once, see all of them bound, delete them, see their volumes go."""
     path = f"/api/v1/namespaces/{namespace}/persistentvolumeclaims"
-    for number in range(CLAIMS):
+    for number in range(count):
         spec = {
             "storageClassName": "tandem-shared",
             "accessModes": ["ReadWriteMany" if number % 2 else "ReadWriteOncePod"],
@@ -57,9 +57,9 @@ def claims_come_and_go(kube: Kube, namespace: str) -> None:
 
     wait(
         lambda: all(item["status"]["phase"] == "Bound" for item in kube.get(path)["items"]),
-        f"{CLAIMS} claims are bound",
+        f"{count} claims are bound",
     )
-    assert len(volumes()) == CLAIMS
+    assert len(volumes()) == count
     assert not any(volume["spec"].get("nodeAffinity") for volume in volumes())
     kube.request("DELETE", path)
     if volumes()[:1] and volumes()[0]["spec"]["persistentVolumeReclaimPolicy"] == "Delete":
@@ -104,7 +104,12 @@ def test_label_and_sentinel(machine: Connect, workers: list[str], kube: Kube) ->
 
 
 def test_claims_come_and_go(kube: Kube, namespace: str) -> None:
-    claims_come_and_go(kube, namespace)
+    claims_come_and_go(kube, namespace, FEW_CLAIMS)
+
+
+@pytest.mark.long
+def test_many_claims_come_and_go(kube: Kube, namespace: str) -> None:
+    claims_come_and_go(kube, namespace, MANY_CLAIMS)
 
 
 def test_helpers_tolerate_no_dead_node(kube: Kube) -> None:
@@ -121,7 +126,9 @@ def test_helpers_tolerate_no_dead_node(kube: Kube) -> None:
 
 
 @pytest.mark.lab
+@pytest.mark.long
 @pytest.mark.disruptive
+@pytest.mark.timeout(1500)
 def test_claims_come_and_go_while_a_worker_is_off(kube: Kube, namespace: str, workers: list[str]) -> None:
     lab, victim = Lab("default"), workers[0]
 
@@ -132,7 +139,7 @@ def test_claims_come_and_go_while_a_worker_is_off(kube: Kube, namespace: str, wo
     lab.power_off(victim)
     try:
         wait(lambda: ready() != "True", f"{victim} is seen as lost")
-        claims_come_and_go(kube, namespace)
+        claims_come_and_go(kube, namespace, MANY_CLAIMS)
     finally:
         lab.power_on(victim)
     wait(lambda: ready() == "True", f"{victim} is Ready again by itself")
