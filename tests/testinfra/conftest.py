@@ -38,7 +38,7 @@ def cluster_is_there_already() -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Plain pytest has molecule make the cluster, and molecule's verifier runs all but the long and disruptive tests at once."""
+    """Plain pytest has molecule make the cluster, whose verifier runs all but the long and disruptive tests."""
     if cluster_is_there_already():
         return
     for item in items:
