@@ -83,12 +83,18 @@ class Story:
                 errors="replace",
             )
             assert process.stdout is not None  # noqa: S101  # a pipe was asked for
-            for line in process.stdout:
-                log.write(line)
-                log.flush()
-                if not self.quiet:
-                    sys.stdout.write(line)
-                    sys.stdout.flush()
+            try:
+                for line in process.stdout:
+                    log.write(line)
+                    log.flush()
+                    if not self.quiet:
+                        sys.stdout.write(line)
+                        sys.stdout.flush()
+            except BaseException:
+                # Interrupted (Ctrl-C, a test's time-out): the step must not go on behind our back.
+                process.terminate()
+                process.wait()
+                raise
             status = process.wait()
             seconds = time.monotonic() - started
             log.seek(0)

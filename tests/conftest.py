@@ -20,6 +20,8 @@ from lab.story import ROOT, Story, python_module
 
 ORDER = ("unit", "model", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
 NEED_MACHINES = ("lab", "molecule", "testinfra", "stack", "drill")
+# A hang, not a slow day, is what this ends: a cluster takes eight minutes on two quiet cores.
+CLUSTER_SECONDS = 2400
 PROFILE = "article"
 KUBECONFIG = ROOT / "build" / "kubeconfig" / "lab" / "admin.conf"
 
@@ -36,6 +38,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if folder(item) in NEED_MACHINES:
             item.add_marker(pytest.mark.lab)
+            if item.get_closest_marker("timeout") is None:
+                # The first of them makes the cluster.
+                item.add_marker(pytest.mark.timeout(CLUSTER_SECONDS))
 
 
 @pytest.fixture(scope="session")
