@@ -148,24 +148,36 @@ def drill(story: Story, name: str, runs: int, *extra: str) -> Result:
     """Power loss of the worker with the single writers, under one profile; the median of `serving` per app."""
     story.run("site", ["ansible-playbook", "site.yml", "-e", f"tandem_profile={name}"])
     story.run("pulumi-up", python_module("lab.pulumi", "up", "--profile", name))
-    serving: Samples = {}
-    gaps: Samples = {}
     kept = OUTPUT / f"drill-{name}"
     shutil.rmtree(kept, ignore_errors=True)
     for run in range(runs):
         gather_writers(story)
         story.run("drill", python_module("tandem", "drill", "power-loss", VICTIM, *extra), accept=(0, 1))
-        latest = (ROOT / "build" / "drill" / "latest").resolve()
-        shutil.copytree(latest, kept / str(run + 1))
-        report = json.loads((latest / "report.json").read_text(encoding="utf-8"))
+        shutil.copytree((ROOT / "build" / "drill" / "latest").resolve(), kept / str(run + 1))
+    return drill_result(name, sorted(kept.glob("*/report.json")))
+
+
+def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
+    """The result of power-loss reports under one profile: seconds until the replaced writer serves, and its peers.
+
+    Raises:
+        ValueError: a report is of another scenario or profile, or the writer never served.
+    """
+    serving: Samples = {}
+    gaps: Samples = {}
+    for path in reports:
+        report = json.loads(path.read_text(encoding="utf-8"))
+        if (report["scenario"], report["profile"]) != ("power-loss", profile_name):
+            raise ValueError(f"{path} reports a {report['scenario']} with the profile {report['profile']}")
         for app, data in report["apps"].items():
             value = data["stages"].get("serving")
             if value is not None:
                 serving.setdefault(f"{app}: serving", []).append(float(value))
             for client, requests in data["requests"].items():
-                gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap_seconds"]))
-    main = serving.pop("ledger-replace: serving", [])
-    return summarise(f"drill-{name}", main, peers={**serving, **gaps})
+                if client.endswith("/new"):
+                    gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap_seconds"]))
+    main_samples = serving.pop("ledger-replace: serving", [])
+    return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
 BENCHMARKS: dict[str, Callable[[Story], Result]] = {
