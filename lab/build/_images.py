@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.build._apt import Suite
 from lab.build._cache import hash_tree
+from lab.build._debian import DebianProgram
 from lab.build._errors import BuildError
 from lab.build._go import kubernetes_version, module_version
 from lab.build._machine import SUITE, bootstrap, packages, resolve_suite
@@ -88,34 +88,12 @@ class Pause(Recipe):
         bench.run("strip", bench.out / "pause")
 
 
-class Busybox(Recipe):
+class Busybox(DebianProgram):
     """busybox as Debian builds it."""
 
     name = "busybox"
     summary = f"busybox of Debian {SUITE}"
-    host_tools = ("dpkg-deb",)
-
-    def inputs(self) -> Mapping[str, object]:
-        """The suite; the version is a pin."""
-        return {"suite": SUITE}
-
-    def resolve(self, run: Runner, scratch: Path) -> Mapping[str, str]:
-        """The version that the suite has."""
-        suite = Suite(SUITE, scratch, run)
-        suite.update()
-        return {"version": dict(suite.versions("^busybox-static$"))["busybox-static"]}
-
-    def build(self, bench: Bench) -> None:
-        """Download, unpack, keep the program."""
-        suite = Suite(SUITE, bench.scratch / "apt", bench.run)
-        suite.update()
-        package = suite.download("busybox-static", bench.scratch)
-        bench.run("dpkg-deb", "-x", package, bench.scratch / "root")
-        [program] = [
-            path for path in (bench.scratch / "root").rglob("busybox") if path.is_file() and "bin" in path.parts
-        ]
-        shutil.copy2(program, bench.out / "busybox")
-        bench.info["version"] = bench.pins["version"]
+    package = "busybox-static"
 
 
 class BaseImage(Recipe):

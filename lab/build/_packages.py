@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab.build._apt import Suite
 from lab.build._cache import hash_tree
+from lab.build._debian import DebianProgram
 from lab.build._go import CNI_PLUGINS, kubernetes_version, module_version
 from lab.build._machine import SUITE
 from lab.build._paths import LAB
@@ -59,31 +59,12 @@ def debs() -> list[Deb]:
     ]
 
 
-class Runc(Recipe):
+class Runc(DebianProgram):
     """runc as Debian builds it; its seccomp needs C libraries that our Go builds do without."""
 
     name = "runc"
     summary = f"runc of Debian {SUITE}"
-    host_tools = ("dpkg-deb",)
-
-    def inputs(self) -> Mapping[str, object]:
-        """The suite; the version is a pin."""
-        return {"suite": SUITE}
-
-    def resolve(self, run: Runner, scratch: Path) -> Mapping[str, str]:
-        """The version that the suite has."""
-        suite = Suite(SUITE, scratch, run)
-        suite.update()
-        return {"version": dict(suite.versions("^runc$"))["runc"]}
-
-    def build(self, bench: Bench) -> None:
-        """Download, unpack, keep the program."""
-        suite = Suite(SUITE, bench.scratch / "apt", bench.run)
-        suite.update()
-        package = suite.download("runc", bench.scratch)
-        bench.run("dpkg-deb", "-x", package, bench.scratch / "root")
-        shutil.copy2(bench.scratch / "root/usr/sbin/runc", bench.out / "runc")
-        bench.info["version"] = bench.pins["version"]
+    package = "runc"
 
 
 class SigningKey(Recipe):
