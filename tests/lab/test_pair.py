@@ -132,7 +132,7 @@ def test_ways_in(pair: Lab, cli: Cli) -> None:
 
 
 def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> None:
-    on(pair, "w1", "echo kept > /root/kept; sync /root/kept")
+    on(pair, "w1", "echo kept > /var/tmp/kept; sync /var/tmp/kept")
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     group = pair.status().machines["w1"].pid
     session = subprocess.Popen(pair.ssh_argv("w1", "sleep 300"), stdin=subprocess.DEVNULL)
@@ -154,7 +154,7 @@ def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> No
         pair.ssh_argv("w1")
     assert pair.power_on("w1")
     assert not pair.power_on("w1"), "on already"
-    assert on(pair, "w1", "cat /root/kept") == "kept"
+    assert on(pair, "w1", "cat /var/tmp/kept") == "kept"
     assert on(pair, "w1", "cat /proc/sys/kernel/random/boot_id") != boot
 
 
