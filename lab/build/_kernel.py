@@ -25,7 +25,9 @@ OLDEST = (6, 16)
 """Before this a UML machine runs in ptrace mode, 2.3 times slower at everything."""
 TESTED = ((7, 2),)
 """Series known to carry a cluster, best first; taken when the suite has one, else the newest that it has."""
-_OFF = ("MODULES", "DEBUG_INFO", "WERROR")
+_ON = ("DEBUG_INFO_NONE", "CC_OPTIMIZE_FOR_PERFORMANCE")
+"""Choices, whose other members make way: no debug information (half of the compiler's work), and -O2."""
+_OFF = ("MODULES", "WERROR", "XFS_ONLINE_SCRUB")
 _UNUSED = (
     *(
         f"{folder}/*.[chS]"
@@ -146,7 +148,8 @@ class Kernel(Recipe):
 
     def inputs(self) -> Mapping[str, object]:
         """The options, what is off, and the compiler."""
-        return {"options": hash_tree(LAB / "kernel/options.txt"), "off": _OFF, "gcc": _gcc_version(), "tested": TESTED}
+        options = hash_tree(LAB / "kernel/options.txt")
+        return {"options": options, "on": _ON, "off": _OFF, "gcc": _gcc_version(), "tested": TESTED}
 
     def resolve(self, run: Runner, scratch: Path) -> Mapping[str, str]:
         """Which source package the suite has to offer."""
@@ -171,13 +174,13 @@ class Kernel(Recipe):
         run("make", "ARCH=um", "x86_64_defconfig", cwd=source)
         run(
             source / "scripts/config",
-            *(word for option in options() for word in ("-e", option)),
+            *(word for option in (*options(), *_ON) for word in ("-e", option)),
             *(word for option in _OFF for word in ("-d", option)),
             cwd=source,
         )
         run("make", "ARCH=um", "olddefconfig", cwd=source)
         config = (source / ".config").read_text()
-        missing = [option for option in _MUST_HOLD if f"CONFIG_{option}=y\n" not in config]
+        missing = [option for option in (*_MUST_HOLD, *_ON) if f"CONFIG_{option}=y\n" not in config]
         if missing:
             raise BuildError(f"kernel {pins['version']} did not take the options {', '.join(missing)}")
         run("make", "ARCH=um", f"-j{jobs}", "linux", cwd=source, env={"KBUILD_BUILD_TIMESTAMP": "1970-01-01"})

@@ -150,10 +150,14 @@ def up(paths: LabPaths, nodes: Sequence[Node], artifacts: Callable[[], Bootable]
         else:
             check_memory(nodes, Path("/proc/meminfo").read_text())
             _start_supervisor(paths, nodes, artifacts(), state, lock)
-    known = list(control.ask(paths, {"op": "status"})["machines"])
-    ssh.prepare(paths, [n for n in NODES.values() if n.name in known or n in nodes])
-    result.started = control.ask(paths, {"op": "ensure", "nodes": [node.name for node in nodes]})["started"]
-    frozen = [n for n, m in control.ask(paths, {"op": "status"})["machines"].items() if m["state"] == "frozen"]
+    try:
+        known = list(control.ask(paths, {"op": "status"})["machines"])
+        ssh.prepare(paths, [n for n in NODES.values() if n.name in known or n in nodes])
+        result.started = control.ask(paths, {"op": "ensure", "nodes": [node.name for node in nodes]})["started"]
+        frozen = [n for n, m in control.ask(paths, {"op": "status"})["machines"].items() if m["state"] == "frozen"]
+    except NotRunningError as error:
+        names = ", ".join(node.name for node in nodes)
+        raise LabError(f"{names} did not stay up: {error}\n{_tail(paths.supervisor_log)}") from error
 
     def wait(node: Node) -> None:
         if node.name in frozen:
