@@ -26,8 +26,8 @@ OLDEST = (6, 16)
 TESTED = ((7, 2),)
 """Series known to carry a cluster, best first; taken when the suite has one, else the newest that it has."""
 _ON = ("DEBUG_INFO_NONE", "CC_OPTIMIZE_FOR_PERFORMANCE")
-"""Choices, whose other members make way: no debug information (half of the compiler's work), and -O2."""
-_OFF = ("MODULES", "WERROR", "XFS_ONLINE_SCRUB")
+"""Members of choices: no debug information (half of the compiler's work), and -O2."""
+_OFF = ("MODULES", "WERROR", "XFS_ONLINE_SCRUB", "DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT", "CC_OPTIMIZE_FOR_SIZE")
 _UNUSED = (
     *(
         f"{folder}/*.[chS]"
