@@ -164,6 +164,8 @@ def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Pro
     strangers: list[str] = []
     for pod in snapshot.pods:
         meta = pod["metadata"]
+        if "deletionTimestamp" in meta:  # on its way out, as after a change of the tolerations just now
+            continue
         app = next(
             (a for a in snapshot.apps if a.namespace == meta["namespace"] and a.owns(meta.get("labels") or {})), None
         )
