@@ -70,7 +70,7 @@ def predict(
         for name, found in findings.items():
             for finding in found:
                 colour = "red" if finding.level == "error" else "yellow"
-                console.print(f"[{colour}]{name}[/{colour}] {finding}", highlight=False)
+                console.print(f"[{colour}]{name}[/{colour}] {finding.level}: {finding}", highlight=False)
     if any(finding.level == "error" for found in findings.values() for finding in found):
         raise typer.Exit(1)
 

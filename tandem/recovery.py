@@ -15,7 +15,7 @@ v1.36.3) and was corrected where the lab disagreed. With R the heartbeat interva
 
 from __future__ import annotations
 
-from tandem._recovery.check import KUBELET_MAX_BACKOFF_SECONDS, Finding, api_stall_seconds, check, check_target
+from tandem._recovery.check import KUBELET_MAX_BACKOFF_SECONDS, api_stall_seconds, check, check_target
 from tandem._recovery.model import BEHAVIOURS, STAGES, Behaviour, Pace, Stage, Window, bound_seconds, predict
 from tandem._recovery.profiles import (
     ARTICLE,
@@ -38,6 +38,7 @@ from tandem._recovery.settings import (
     managed_names,
     pod_tolerations,
 )
+from tandem.findings import Finding
 
 __all__ = [
     "ARTICLE",

@@ -8,29 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from tandem.drill.apps import App
 from tandem.drill.observe import condition
+from tandem.findings import Finding
 from tandem.recovery import RecoveryProfile, pod_tolerations
 
 Object = Mapping[str, Any]
 
 CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a drill is refused (`error`), or what its reader should know (`warning`)."""
-
-    level: Literal["error", "warning"]
-    rule: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        """The problem as one line."""
-        return f"{self.rule}: {self.message}. Way out: {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ def workers(snapshot: Snapshot) -> dict[str, Object]:
     return {node["metadata"]["name"]: node for node in snapshot.nodes if not is_control_plane(node)}
 
 
-def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tuple[Problem, ...]:
+def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tuple[Finding, ...]:
     """What speaks against losing this node now.
 
     Args:
@@ -82,7 +69,7 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
     problems += _missing_capacity(moving, survivors, snapshot.pods)
     if profile is None:
         problems.append(
-            Problem(
+            Finding(
                 "warning",
                 "no-profile",
                 "the cluster records no recovery profile, so nothing can be predicted",
@@ -112,7 +99,7 @@ def _moving(snapshot: Snapshot, node: str) -> list[Object]:
     ]
 
 
-def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> list[Problem]:
+def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> list[Finding]:
     problems = []
     present = {
         name: {image_name(i) for image in node["status"].get("images") or [] for i in image.get("names") or []}
@@ -131,7 +118,7 @@ def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> 
 
 def _missing_capacity(
     pods: Iterable[Object], survivors: Mapping[str, Object], all_pods: Iterable[Object]
-) -> list[Problem]:
+) -> list[Finding]:
     free: dict[str, dict[str, float]] = {}
     for name, node in survivors.items():
         room = {key: quantity(value) for key, value in node["status"]["allocatable"].items() if key in _RESOURCES}
@@ -158,7 +145,7 @@ def _missing_capacity(
     return problems
 
 
-def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Problem]:
+def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Finding]:
     wanted = {str(t["key"]): t["tolerationSeconds"] for t in pod_tolerations(profile)}
     problems = []
     strangers: list[str] = []
@@ -185,7 +172,7 @@ def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Pro
     if strangers:
         message = f"other pods still have other tolerations than profile {profile.name}: {_list(sorted(strangers), 6)}"
         problems.append(
-            Problem("warning", "stale-tolerations", message, "restart their workloads to take the new defaults")
+            Finding("warning", "stale-tolerations", message, "restart their workloads to take the new defaults")
         )
     return problems
 
@@ -236,8 +223,8 @@ def image_name(name: str) -> str:
     return name if "@" in name or ":" in last else f"{name}:latest"
 
 
-def _error(rule: str, message: str, fix: str) -> Problem:
-    return Problem("error", rule, message, fix)
+def _error(rule: str, message: str, fix: str) -> Finding:
+    return Finding("error", rule, message, fix)
 
 
 def _list(names: Iterable[str], limit: int = 20) -> str:
