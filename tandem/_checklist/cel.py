@@ -1,8 +1,8 @@
 """The variables of the checklist's CEL expressions, and how an expression becomes an admission policy's validation.
 
 The names are those of a ValidatingAdmissionPolicy's `spec.variables`: each is evaluated only when an expression asks
-for it. They mirror `tandem._checklist.objects` and `facts`, with the API server's defaults spelt out, so that they mean the
-same for an object that was not defaulted yet.
+for it. They mirror `tandem._checklist.objects` and `facts`, with the API server's defaults spelt out, so that they
+mean the same for an object that was not defaulted yet.
 """
 
 from __future__ import annotations

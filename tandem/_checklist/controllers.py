@@ -98,7 +98,7 @@ def _not_leader(case: Case) -> Iterator[str]:
     "lease-rbac",
     title="An elected controller may hold its Lease",
     why="a candidate that is refused never leads: two replicas run and nobody works",
-    fix="a Role: create on leases; get, update and watch on leases with resourceNames: [<its Lease>]",
+    fix="a Role: get, update and watch on leases with resourceNames: [<its Lease>]; deploy the Lease, or allow create",
     levels=BLOCK,
     kinds=("Deployment",),
 )
@@ -106,7 +106,11 @@ def _lease_rbac(case: Case) -> Iterator[str]:
     if not case.facts.elected or not case.world.knows_rbac():
         return
     verbs = lease_verbs(case.world.rules_of(case.obj, anywhere=case.facts.inferred))
-    missing = [verb for verb in ("get", "create", "update") if verb not in verbs]
+    wanted = ["get", "update"]
+    made = [case.world.named(case.obj, "Lease", each) for each in _leases(case.obj)]
+    if not made or None in made:
+        wanted.append("create")
+    missing = [verb for verb in wanted if verb not in verbs]
     if missing and not (case.facts.inferred and {"patch", "create"} <= verbs):
         yield f"its ServiceAccount may not {listed(missing)} Leases"
 

@@ -34,7 +34,7 @@ _ELECTION_FLAG: Final = re.compile(
     r"--?(enable-)?(leader-elect|leader-election|leaderelect|election-id)[a-z-]*(=(?P<value>.*))?$", re.IGNORECASE
 )
 _ELECTION_ENV: Final = re.compile(r"LEADER_?ELECT|LEASE_NAME|ELECTION_ID", re.IGNORECASE)
-_CONTROLLER_NAME: Final = re.compile(r"(^|-)(controller|operator|manager|provisioner|autoscaler)(-|$)")
+_CONTROLLER_NAME: Final = re.compile(r"(^|-)(controller|operator|manager|provisioner|autoscaler)$")
 _DURATION: Final = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s)?$")
 _LEASE_FLAGS: Final = tuple(
     re.compile(rf"--?(leader-elect|leader-election)-{what}=(.+)$")

@@ -113,13 +113,15 @@ def _by_revision(case: Case) -> Iterator[str]:
     kinds=MOVING,
     cel=(
         "!variables.spare || variables.hard.all(c, c.?nodeTaintsPolicy.orValue('Ignore') == 'Honor') || "
-        "variables.pod.?nodeSelector.orValue({}).size() > 0 || (variables.nodeTerms.size() > 0 && "
+        "variables.pod.?nodeSelector.orValue({}).exists(k, !(k in ['kubernetes.io/os', 'kubernetes.io/arch'])) || "
+        "(variables.nodeTerms.size() > 0 && "
         "variables.nodeTerms.all(t, t.?matchExpressions.orValue([]).exists(e, "
         f"e.key == '{CONTROL_PLANE}' && e.operator == 'DoesNotExist')))"
     ),
 )
 def _avoids_control_plane(case: Case) -> Iterator[str]:
-    if not case.facts.spare or pod(case.obj).get("nodeSelector"):
+    chosen = set(pod(case.obj).get("nodeSelector") or {}) - {"kubernetes.io/os", "kubernetes.io/arch"}
+    if not case.facts.spare or chosen:
         return
     if all(c.get("nodeTaintsPolicy") == "Honor" for c in hard_constraints(case)):
         return
