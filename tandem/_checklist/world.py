@@ -32,8 +32,10 @@ class World:
 
     def __init__(self, objects: Iterable[Object]) -> None:
         self._by_kind: dict[str, list[Object]] = defaultdict(list)
+        self._by_place: dict[tuple[str, str], list[Object]] = defaultdict(list)
         for obj in objects:
             self._by_kind[kind(obj)].append(obj)
+            self._by_place[kind(obj), namespace(obj)].append(obj)
 
     def of(self, *kinds: str) -> list[Object]:
         """All objects of these kinds."""
@@ -41,7 +43,10 @@ class World:
 
     def beside(self, obj: Object, *kinds: str) -> list[Object]:
         """The objects of these kinds in the object's namespace."""
-        return [each for each in self.of(*kinds) if same_namespace(namespace(each), namespace(obj))]
+        here = namespace(obj)
+        if not here:
+            return self.of(*kinds)
+        return [found for each in kinds for place in (here, "") for found in self._by_place.get((each, place), ())]
 
     def named(self, obj: Object, kind_: str, name_: str) -> Object | None:
         """The object of this kind and name in the object's namespace."""

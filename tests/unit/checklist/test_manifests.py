@@ -1,4 +1,4 @@
-"""The checklist on manifests in the shapes of public charts and operators: what it finds was written down beforehand."""
+"""The checklist on manifests in the shapes of public charts and operators: what it finds was written beforehand."""
 
 from __future__ import annotations
 
