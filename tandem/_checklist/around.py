@@ -10,6 +10,7 @@ from tandem._checklist.facts import facts_of
 from tandem._checklist.model import ADVICE, BLOCK, SPARE, Case, Rule, rule
 from tandem._checklist.objects import (
     Object,
+    amount,
     annotations_of,
     budget_share,
     claims,
@@ -248,7 +249,7 @@ def _admission(case: Case) -> Iterator[str]:
 
 
 def _never_allows(budget: Object) -> bool:
-    return str(spec(budget).get("maxUnavailable")) in {"0", "0%"} or str(spec(budget).get("minAvailable")) == "100%"
+    return amount(spec(budget).get("maxUnavailable")) in {"0", "0%"} or str(spec(budget).get("minAvailable")) == "100%"
 
 
 def _node_local(case: Case, class_name: str) -> bool:

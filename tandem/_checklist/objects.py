@@ -122,8 +122,13 @@ def budget_share(value: object, of: int) -> int:
     return _share(value, of, up=True)
 
 
+def amount(value: object) -> str:
+    """A number or percentage as text; some transports (protobuf's Struct) carry every number as a float."""
+    return str(int(value)) if isinstance(value, float) else str(value)
+
+
 def _share(value: object, of: int, *, up: bool) -> int:
-    text = str(value)
+    text = amount(value)
     if text.endswith("%"):
         share = int(text[:-1]) * of
         return -(-share // 100) if up else share // 100

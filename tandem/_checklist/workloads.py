@@ -302,7 +302,7 @@ def _tolerations(case: Case) -> Iterator[str]:
         elif None in found:
             yield f"tolerates {key} for ever, so its pods never leave a lost worker"
         elif case.profile and set(found) != {wanted[key]}:
-            said = " and ".join(f"{seconds} s" for seconds in sorted(set(found)))
+            said = " and ".join(f"{seconds:g} s" for seconds in sorted(set(found)))
             yield f"tolerates {key} for {said}; profile {case.profile.name} says {wanted[key]} s"
 
 
