@@ -57,7 +57,7 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
     problems = []
     if condition(mine[node], "Ready") != "True":
         problems.append(_error("node-not-ready", f"{node} is not Ready already", f"see `kubectl describe node {node}`"))
-    survivors = {name: worker for name, worker in mine.items() if name != node and _usable(worker)}
+    survivors = {name: worker for name, worker in mine.items() if name != node and usable(worker)}
     if not survivors:
         others = {name: condition(worker, "Ready") for name, worker in mine.items() if name != node}
         state = ", ".join(f"{name} Ready={ready}" for name, ready in others.items()) or "there is no other worker"
@@ -65,8 +65,8 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
         problems.append(_error("no-survivor", f"no other worker could take the pods of {node}: {state}", fix))
         return tuple(problems)
     moving = _moving(snapshot, node)
-    problems += _missing_images(moving, survivors)
-    problems += _missing_capacity(moving, survivors, snapshot.pods)
+    problems += missing_images(moving, survivors)
+    problems += missing_capacity(moving, survivors, snapshot.pods)
     if profile is None:
         problems.append(
             Finding(
@@ -77,11 +77,12 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
             )
         )
     else:
-        problems += _unfit_tolerations(snapshot, profile)
+        problems += unfit_tolerations(snapshot, profile)
     return tuple(problems)
 
 
-def _usable(node: Object) -> bool:
+def usable(node: Object) -> bool:
+    """Whether a node can take pods: Ready and schedulable."""
     return condition(node, "Ready") == "True" and not node["spec"].get("unschedulable", False)
 
 
@@ -99,7 +100,8 @@ def _moving(snapshot: Snapshot, node: str) -> list[Object]:
     ]
 
 
-def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> list[Finding]:
+def missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> list[Finding]:
+    """An error for each image of these pods that a survivor would have to pull first."""
     problems = []
     present = {
         name: {image_name(i) for image in node["status"].get("images") or [] for i in image.get("names") or []}
@@ -116,9 +118,10 @@ def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> 
     return problems
 
 
-def _missing_capacity(
+def missing_capacity(
     pods: Iterable[Object], survivors: Mapping[str, Object], all_pods: Iterable[Object]
 ) -> list[Finding]:
+    """An error for each of these pods that no survivor has room for, beside what runs there already."""
     free: dict[str, dict[str, float]] = {}
     for name, node in survivors.items():
         room = {key: quantity(value) for key, value in node["status"]["allocatable"].items() if key in _RESOURCES}
@@ -145,7 +148,8 @@ def _missing_capacity(
     return problems
 
 
-def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Finding]:
+def unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Finding]:
+    """An error for each pod of a watched app that does not carry the profile's tolerations, a warning for others."""
     wanted = {str(t["key"]): t["tolerationSeconds"] for t in pod_tolerations(profile)}
     problems = []
     strangers: list[str] = []
