@@ -95,9 +95,9 @@ def checklist_page() -> str:
         "breaks them; `tandem audit` and the auditor controller report what does. An object with the label",
         f"`{labels.WORKLOAD}` (`{'`, `'.join(labels.WORKLOAD_KINDS)}`) says what it is and is judged at the level of",
         "its environment. Of others the kind is guessed: such a finding is marked `inferred` and is a warning at most.",
-        f"`{labels.EXEMPT_PREFIX}RULE: reason` (three words or more) lets an object through one rule; the finding stays",
-        "listed, with its reason. *CEL*: one object alone shows it, so an admission policy can refuse it too; judge and",
-        "expression are held to the same manifests.",
+        f"`{labels.EXEMPT_PREFIX}RULE: reason` (three words or more) lets an object through one rule; the finding",
+        "stays listed, with its reason. *CEL*: one object alone shows it, so an admission policy can refuse it too;",
+        "judge and expression are held to the same manifests.",
         "",
         *_table(
             ["rule", "what must hold", "why it hurts on two workers", "what mends it", *environments, "CEL"], shown

@@ -68,5 +68,5 @@ def test_a_template_is_refused_with_its_line(tmp_path: Path, text: str, said: st
 def test_a_missing_file_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(files.SourceError, match="cannot be read"):
         files.read([tmp_path / "none.yaml"], io.StringIO())
-    with pytest.raises(files.SourceError, match="no .yaml"):
+    with pytest.raises(files.SourceError, match=r"no \.yaml"):
         files.read([tmp_path], io.StringIO())

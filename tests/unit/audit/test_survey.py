@@ -1,4 +1,4 @@
-"""Whether each worker can be lost now, on constructed clusters: each reason by name, and a healthy one without a word."""
+"""Whether each worker can be lost now, on constructed clusters: each reason by name; a healthy one passes."""
 
 from __future__ import annotations
 
