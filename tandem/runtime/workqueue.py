@@ -48,19 +48,12 @@ class WorkQueue(Generic[K]):
     Args:
         base_seconds: first delay of `add_with_backoff`.
         cap_seconds: its longest.
-        observer: is told of each step.
     """
 
-    def __init__(
-        self,
-        *,
-        base_seconds: float = BASE_SECONDS,
-        cap_seconds: float = CAP_SECONDS,
-        observer: QueueObserver | None = None,
-    ) -> None:
+    def __init__(self, *, base_seconds: float = BASE_SECONDS, cap_seconds: float = CAP_SECONDS) -> None:
         self._base = base_seconds
         self._cap = cap_seconds
-        self._observer = observer
+        self._observer: QueueObserver | None = None
         self._ready: deque[K] = deque()
         self._dirty: dict[K, float] = {}  # since when
         self._processing: dict[K, float] = {}  # since when
@@ -77,6 +70,10 @@ class WorkQueue(Generic[K]):
     def __len__(self) -> int:
         """Keys that are ready now."""
         return len(self._ready)
+
+    def observe(self, observer: QueueObserver) -> None:
+        """Tell `observer` of each step from now on."""
+        self._observer = observer
 
     @property
     def processing(self) -> dict[K, float]:
