@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -44,7 +44,7 @@ class Connection:
         self._agent = user_agent
         self.base: str = str(settings.host).rstrip("/")
         self.session: aiohttp.ClientSession = self._rest.pool_manager
-        self.options: dict[str, Any] = {
+        self.options: Mapping[str, Any] = {
             name: value
             for name, value in (
                 ("proxy", settings.proxy),
@@ -54,7 +54,7 @@ class Connection:
             if value
         }
 
-    async def credentials(self) -> dict[str, str]:
+    async def credentials(self) -> Mapping[str, str]:
         """The headers that say who we are.
 
         Raises:

@@ -11,7 +11,7 @@ stopped between its last check of the Lease and the socket, and only the server 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Final, Protocol
 from urllib.parse import urlencode
@@ -129,10 +129,12 @@ class KubeClient:
 
     Args:
         connection: an open connection; whoever opened it closes it.
+        observer: told method and status of each request, 0 when there was no answer.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, observer: Callable[[str, int], None] = lambda *_: None) -> None:
         self._connection = connection
+        self._observe = observer
 
     async def list(
         self,
@@ -294,9 +296,15 @@ class KubeClient:
         headers = {"Accept": accept, "Accept-Encoding": "identity", **await connection.credentials()}
         if data is not None:
             headers["Content-Type"] = content
-        return await connection.session.request(
-            method, yarl.URL(url, encoded=True), data=data, headers=headers, timeout=limits, **connection.options
-        )
+        try:
+            response = await connection.session.request(
+                method, yarl.URL(url, encoded=True), data=data, headers=headers, timeout=limits, **connection.options
+            )
+        except BaseException:
+            self._observe(method, 0)
+            raise
+        self._observe(method, response.status)
+        return response
 
     def _refused(self, what: str, response: aiohttp.ClientResponse, body: bytes) -> ApiError:
         error = from_response(what, response.status, body, response.headers)

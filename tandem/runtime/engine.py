@@ -147,16 +147,14 @@ class Engine:
         self._log.info("working", epoch=fence.epoch, keys=len(queue), workers=settings.concurrency)
         try:
             async with asyncio.TaskGroup() as group:
-                recording = group.create_task(events.run())
+                group.create_task(events.run())
                 stopping = group.create_task(self._close_on(shutdown, queue)) if shutdown else None
-                workers = [
-                    group.create_task(self._work(queue, fence, writer, events)) for _ in range(settings.concurrency)
-                ]
-                await asyncio.gather(*workers)
-                recording.cancel()
+                async with asyncio.TaskGroup() as workers:
+                    for _ in range(settings.concurrency):
+                        workers.create_task(self._work(queue, fence, writer, events))
                 if stopping:
                     stopping.cancel()
-            await self._last_words(events)
+                events.close()
         finally:
             queue.shut_down()
             self._queue = None
@@ -212,13 +210,6 @@ class Engine:
         await shutdown.wait()
         self._log.info("draining", in_flight=len(queue.processing), dropped=len(queue))
         queue.shut_down()
-
-    async def _last_words(self, events: EventRecorder) -> None:
-        """Write the Events that are still to be written, while we may."""
-        try:
-            await events.flush()
-        except NotLeading:
-            self._log.info("events dropped: not leading any more")
 
     async def _work(self, queue: WorkQueue[Key], fence: Fence, writer: Writer, events: EventRecorder) -> None:
         """One worker, until the queue or the fence is closed."""

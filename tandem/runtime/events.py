@@ -67,7 +67,7 @@ class _Budget:
 
 
 class EventRecorder:
-    """Events of one controller. Run `run` as a task, and `flush` before the Lease is released.
+    """Events of one controller. Run `run` as a task, and `close` it before the Lease is released.
 
     Args:
         writer: the fenced way to the API server.
@@ -97,6 +97,7 @@ class EventRecorder:
         self._pending: dict[_What, None] = {}
         self._budgets: OrderedDict[str, _Budget] = OrderedDict()
         self._news = asyncio.Event()
+        self._closing = asyncio.Event()
         self._log = get_logger("events")
 
     def record(self, obj: Object, event_type: Type, reason: str, note: str, *, action: str = "Reconcile") -> None:
@@ -134,14 +135,24 @@ class EventRecorder:
         self._news.set()
 
     async def run(self) -> None:
-        """Write what is recorded, until cancelled or the lead is over."""
+        """Write what is recorded, until `close`, or until the lead is over."""
         try:
-            while True:
+            while not self._closing.is_set():
                 await self._news.wait()
                 await self.flush()
-                await asyncio.sleep(FLUSH_SECONDS)
+                try:
+                    async with asyncio.timeout(FLUSH_SECONDS):
+                        await self._closing.wait()
+                except TimeoutError:
+                    continue
+            await self.flush()
         except NotLeading:
-            return
+            self._log.info("events dropped: not leading any more", events=len(self._pending))
+
+    def close(self) -> None:
+        """Nothing will be recorded any more: `run` writes the rest and returns."""
+        self._closing.set()
+        self._news.set()
 
     async def flush(self) -> None:
         """Write what has been recorded so far; what cannot be written now is tried again in the next round.

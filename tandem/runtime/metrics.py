@@ -31,51 +31,91 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        make = {"registry": self.registry}
         by_controller = ["controller"]
         by_queue = ["name", "controller"]
         self.reconciles = Counter(
-            "controller_runtime_reconcile", "Reconciles by result.", ["controller", "result"], **make
+            "controller_runtime_reconcile", "Reconciles by result.", ["controller", "result"], registry=self.registry
         )
-        self.errors = Counter("controller_runtime_reconcile_errors", "Reconciles that raised.", by_controller, **make)
+        self.errors = Counter(
+            "controller_runtime_reconcile_errors", "Reconciles that raised.", by_controller, registry=self.registry
+        )
         self.duration = Histogram(
             "controller_runtime_reconcile_time_seconds",
             "Time of a reconcile.",
             by_controller,
             buckets=RECONCILE_BUCKETS,
-            **make,
+            registry=self.registry,
         )
-        self.active = Gauge("controller_runtime_active_workers", "Workers with a key.", by_controller, **make)
-        self.workers = Gauge("controller_runtime_max_concurrent_reconciles", "Workers.", by_controller, **make)
-        self.depth = Gauge("workqueue_depth", "Keys that are ready.", by_queue, **make)
-        self.adds = Counter("workqueue_adds", "Keys that were queued.", by_queue, **make)
+        self.active = Gauge(
+            "controller_runtime_active_workers", "Workers with a key.", by_controller, registry=self.registry
+        )
+        self.workers = Gauge(
+            "controller_runtime_max_concurrent_reconciles", "Workers.", by_controller, registry=self.registry
+        )
+        self.depth = Gauge("workqueue_depth", "Keys that are ready.", by_queue, registry=self.registry)
+        self.adds = Counter("workqueue_adds", "Keys that were queued.", by_queue, registry=self.registry)
         self.waited = Histogram(
-            "workqueue_queue_duration_seconds", "Time in the queue.", by_queue, buckets=QUEUE_BUCKETS, **make
+            "workqueue_queue_duration_seconds",
+            "Time in the queue.",
+            by_queue,
+            buckets=QUEUE_BUCKETS,
+            registry=self.registry,
         )
         self.worked = Histogram(
-            "workqueue_work_duration_seconds", "Time with a worker.", by_queue, buckets=QUEUE_BUCKETS, **make
+            "workqueue_work_duration_seconds",
+            "Time with a worker.",
+            by_queue,
+            buckets=QUEUE_BUCKETS,
+            registry=self.registry,
         )
         self.unfinished = Gauge(
-            "workqueue_unfinished_work_seconds", "Sum of the ages of what workers hold.", by_queue, **make
+            "workqueue_unfinished_work_seconds",
+            "Sum of the ages of what workers hold.",
+            by_queue,
+            registry=self.registry,
         )
         self.longest = Gauge(
-            "workqueue_longest_running_processor_seconds", "Age of the oldest of what workers hold.", by_queue, **make
+            "workqueue_longest_running_processor_seconds",
+            "Age of the oldest of what workers hold.",
+            by_queue,
+            registry=self.registry,
         )
-        self.retries = Counter("workqueue_retries", "Keys that were queued with back-off.", by_queue, **make)
-        self.leading = Gauge("leader_election_master_status", "1 while this process leads.", ["name"], **make)
-        self.epoch = Gauge("tandem_leader_epoch", "Epoch of our lead, 0 while following.", ["name"], **make)
+        self.retries = Counter(
+            "workqueue_retries", "Keys that were queued with back-off.", by_queue, registry=self.registry
+        )
+        self.leading = Gauge(
+            "leader_election_master_status", "1 while this process leads.", ["name"], registry=self.registry
+        )
+        self.epoch = Gauge(
+            "tandem_leader_epoch", "Epoch of our lead, 0 while following.", ["name"], registry=self.registry
+        )
         self.lease_requests = Counter(
-            "tandem_lease_requests", "Requests about a Lease.", ["name", "verb", "outcome"], **make
+            "tandem_lease_requests", "Requests about a Lease.", ["name", "verb", "outcome"], registry=self.registry
         )
-        self.lease_time = Histogram("tandem_lease_request_seconds", "Time of such a request.", ["name"], **make)
-        self.requests = Counter("rest_client_requests", "Requests to the API server.", ["code", "method"], **make)
-        self.writes = Counter("tandem_writes", "Writes by outcome.", ["controller", "verb", "outcome"], **make)
-        self.events = Counter("tandem_events", "Events by outcome.", ["controller", "outcome"], **make)
-        self.objects = Gauge("tandem_cache_objects", "Objects in a cache.", ["controller", "resource"], **make)
-        self.lists = Counter("tandem_reflector_lists", "Complete lists.", ["controller", "resource"], **make)
-        self.list_time = Histogram("tandem_reflector_list_seconds", "Time of one.", ["controller", "resource"], **make)
+        self.lease_time = Histogram(
+            "tandem_lease_request_seconds", "Time of such a request.", ["name"], registry=self.registry
+        )
+        self.requests = Counter(
+            "rest_client_requests", "Requests to the API server.", ["code", "method"], registry=self.registry
+        )
+        self.writes = Counter(
+            "tandem_writes", "Writes by outcome.", ["controller", "verb", "outcome"], registry=self.registry
+        )
+        self.events = Counter("tandem_events", "Events by outcome.", ["controller", "outcome"], registry=self.registry)
+        self.objects = Gauge(
+            "tandem_cache_objects", "Objects in a cache.", ["controller", "resource"], registry=self.registry
+        )
+        self.lists = Counter(
+            "tandem_reflector_lists", "Complete lists.", ["controller", "resource"], registry=self.registry
+        )
+        self.list_time = Histogram(
+            "tandem_reflector_list_seconds", "Time of one.", ["controller", "resource"], registry=self.registry
+        )
         self.watches = Counter(
-            "tandem_reflector_watches", "Watches by how they ended.", ["controller", "resource", "outcome"], **make
+            "tandem_reflector_watches",
+            "Watches by how they ended.",
+            ["controller", "resource", "outcome"],
+            registry=self.registry,
         )
 
     def count_request(self, method: str, code: int) -> None:
