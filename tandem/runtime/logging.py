@@ -43,7 +43,11 @@ def configure(*, level: str = "info", json_lines: bool = True, stream: TextIO | 
         if json_lines
         else structlog.dev.ConsoleRenderer(colors=out.isatty())
     )
-    errors: Processor = structlog.processors.dict_tracebacks if json_lines else structlog.processors.StackInfoRenderer()
+    # Without the frames' local variables: objects of a cluster, Secrets too, do not belong into logs.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+    errors: Processor = (
+        structlog.processors.ExceptionRenderer(frames) if json_lines else structlog.processors.format_exc_info
+    )
     structlog.configure(
         processors=[*_SHARED, errors, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),

@@ -19,6 +19,7 @@ from tandem.runtime import selectors
 from tandem.runtime.client import PAGE
 from tandem.runtime.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound, Unavailable
 from tandem.runtime.resources import Key, Object, Resource, key_of, version_of
+from tandem.runtime.writer import merged
 
 T = TypeVar("T")
 WRITES = ("create", "replace", "apply", "patch_status")
@@ -368,7 +369,7 @@ class FakeClient:
 
         def act() -> Object:
             old = self._current(resource, body)
-            return self._write("apply", resource, merge(old, body), old, field_manager)
+            return self._write("apply", resource, merged(old, body), old, field_manager)
 
         return await self._ask("apply", resource, seconds, act)
 
@@ -379,7 +380,7 @@ class FakeClient:
 
         def act() -> Object:
             old = self._current(resource, body)
-            new = merge(old, {"status": body["status"]})
+            new = merged(old, {"status": body["status"]})
             return self._write("patch_status", resource, new, old, field_manager)
 
         return await self._ask("patch_status", resource, seconds, act)
@@ -413,20 +414,6 @@ class FakeClient:
                 return answer if fault.after else act()
         except TimeoutError:
             raise Unavailable(f"{verb} {resource.plural}: no answer within {seconds:g} s") from None
-
-
-def merge(old: Object, patch: Object) -> Object:
-    """A JSON merge patch (RFC 7386): null removes, objects merge, all else replaces. A new object."""
-    new = copy.deepcopy(old)
-    for name, value in patch.items():
-        if value is None:
-            new.pop(name, None)
-        elif isinstance(value, dict):
-            before = new.get(name)
-            new[name] = merge(before if isinstance(before, dict) else {}, value)
-        else:
-            new[name] = copy.deepcopy(value)
-    return new
 
 
 def _field(obj: Object, path: str) -> str:
