@@ -385,9 +385,7 @@ def _written(observed: Observed, verb: Verb, record: Record, started: float, now
         observed.phase = Phase.ENDED
     elif verb in (Verb.RENEW, Verb.RECREATE):
         if observed.phase is Phase.LEADING:
-            observed.renewed_at = started
-            observed.uid = record.uid
-            observed.not_before = max(now, started + settings.retry_period * (1 - EXPIRY_JITTER * observed.roll))
+            _hold(observed, record, started, now)
     elif observed.phase is Phase.FOLLOWING:
         observed.unsure = True
         if overtaken or now >= started + settings.renew_deadline:
@@ -396,9 +394,15 @@ def _written(observed: Observed, verb: Verb, record: Record, started: float, now
         elif not observed.shutting_down:
             observed.phase = Phase.LEADING
             observed.epoch = record.transitions
-            observed.uid = record.uid
-            observed.renewed_at = started
-            observed.not_before = max(now, started + settings.retry_period * (1 - EXPIRY_JITTER * observed.roll))
+            _hold(observed, record, started, now)
+
+
+def _hold(observed: Observed, record: Record, started: float, now: float) -> None:
+    """The Lease is ours, counted from when the request began."""
+    pause = observed.settings.retry_period * (1 - EXPIRY_JITTER * observed.roll)
+    observed.renewed_at = started
+    observed.uid = record.uid
+    observed.not_before = max(now, started + pause)
 
 
 def _back_off(observed: Observed, started: float, now: float, retry_after: float) -> None:
