@@ -34,8 +34,8 @@ from tandem.runtime.elector import ElectionObserver, Elector, Leadership, Leader
 from tandem.runtime.engine import Engine
 from tandem.runtime.events import EventRecorder
 from tandem.runtime.fence import EPOCH_ANNOTATION, Fence, NotLeading, OpenFence, StaleEpoch, check_epoch, stamp_epoch
+from tandem.runtime.process import run, serve
 from tandem.runtime.resources import Key, Object, Resource, key_of, owner_keys
-from tandem.runtime.run import run, serve
 from tandem.runtime.scope import Scope, Shard, check_shards
 from tandem.runtime.settings import RunSettings
 from tandem.runtime.shutdown import DRAIN_SECONDS, Shutdown
