@@ -13,6 +13,7 @@ from tandem.runtime._election.port import (
     LeaseStore,
 )
 from tandem.runtime._election.settings import ElectorSettings, default_identity
+from tandem.runtime._election.store import ApiLeaseStore
 from tandem.runtime.clock import Clock, boottime
 from tandem.runtime.elector import ElectionObserver, Elector, Leadership, LeadershipLost, NotElected
 from tandem.runtime.fence import EPOCH_ANNOTATION, Fence, NotLeading, OpenFence, StaleEpoch, check_epoch, stamp_epoch
@@ -21,6 +22,7 @@ from tandem.runtime.shutdown import DRAIN_SECONDS, Shutdown
 __all__ = [
     "DRAIN_SECONDS",
     "EPOCH_ANNOTATION",
+    "ApiLeaseStore",
     "Clock",
     "ElectionObserver",
     "Elector",
