@@ -16,6 +16,7 @@ from tandem.runtime._election.port import (
     LeaseStore,
 )
 from tandem.runtime._election.settings import ElectorSettings, default_identity
+from tandem.runtime._election.store import ApiLeaseStore
 from tandem.runtime.cache import Cache
 from tandem.runtime.client import Client, KubeClient, connect_client
 from tandem.runtime.clock import Clock, boottime
@@ -44,6 +45,7 @@ from tandem.runtime.writer import Writer
 __all__ = [
     "DRAIN_SECONDS",
     "EPOCH_ANNOTATION",
+    "ApiLeaseStore",
     "Cache",
     "Client",
     "Clock",

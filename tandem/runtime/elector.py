@@ -116,15 +116,22 @@ class Leadership:
         """Whether a write may be sent now. Asks the clock, so that a process that was stopped is told the truth."""
         return core.passes_fence(self._observed, self._clock())
 
-    def check(self) -> None:
-        """Return if a write may be sent now.
+    def remaining(self) -> float:
+        """Seconds until the fence closes unless the Lease is renewed; 0 when it is closed."""
+        now = self._clock()
+        return core.fence_until(self._observed) - now if core.passes_fence(self._observed, now) else 0.0
+
+    def check(self) -> float:
+        """Return `remaining()`, which also bounds the write that follows.
 
         Raises:
-            NotLeading: It may not.
+            NotLeading: Nothing may be written now.
         """
-        if not self.is_valid():
+        remaining = self.remaining()
+        if remaining <= 0:
             reason = self._observed.reason.value if self._observed.reason else "not renewed in time, or given up"
             raise NotLeading(f"epoch {self.epoch} is over: {reason}")
+        return remaining
 
     @property
     def may_start(self) -> bool:
@@ -396,8 +403,10 @@ class Elector:
 
     def _hear(self, kind: str, lease: dict[str, Any]) -> None:
         now = self._clock()
-        if kind == "OPEN":
+        if not self._observed.watching:
             core.watch_changed(self._observed, True, now)
+        if kind == "OPEN":
+            pass
         elif kind in ("ADDED", "MODIFIED"):
             core.seen(self._observed, record.parse(lease), now)
         elif kind == "DELETED":

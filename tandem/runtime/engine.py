@@ -150,9 +150,9 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(events.run())
-                ends = [shutdown.wait()] if shutdown else []
+                ends: list[Coroutine[Any, Any, str]] = [shutdown.wait()] if shutdown else []
                 if isinstance(fence, Leadership):
-                    ends.append(fence.wait_lost())
+                    ends.append(_lost(fence))
                 stopping = [group.create_task(self._close_on(end, queue)) for end in ends]
                 async with asyncio.TaskGroup() as workers:
                     for _ in range(settings.concurrency):
@@ -287,3 +287,8 @@ class Engine:
 
     def _count(self, result: str) -> None:
         self._results[result].inc()
+
+
+async def _lost(leadership: Leadership) -> str:
+    """Wait until the lead is lost: nobody starts anything then, and who has nothing in flight is done."""
+    return f"leadership lost: {(await leadership.wait_lost()).value}"

@@ -7,6 +7,7 @@ the epoch of its leader. docs/election.md states what that guarantees and what i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -33,8 +34,8 @@ class Fence(Protocol):
         """Counts the leaders of one Lease; a later leader has a higher one. 0 without an election."""
         ...
 
-    def check(self) -> None:
-        """Return if a write may be sent now.
+    def check(self) -> float:
+        """Return for how many seconds a write that is sent now may take.
 
         Raises:
             NotLeading: It may not.
@@ -47,8 +48,9 @@ class OpenFence:
 
     epoch: int = 0
 
-    def check(self) -> None:
-        """Return."""
+    def check(self) -> float:
+        """No limit."""
+        return math.inf
 
 
 def stamp_epoch(status: Mapping[str, Any], epoch: int) -> dict[str, Any]:

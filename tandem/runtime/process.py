@@ -60,8 +60,8 @@ async def connected(kubeconfig: str | None, user_agent: str, metrics: Metrics) -
         connect(kubeconfig, user_agent=user_agent) as work,
         connect(kubeconfig, user_agent=f"{user_agent}-elector") as election,
     ):
-        client = KubeClient(work, observer=metrics.count_request)
-        yield Cluster(client, lambda namespace, name: ApiLeaseStore(election, namespace, name))
+        client, for_leases = KubeClient(work, observer=metrics.count_request), KubeClient(election)
+        yield Cluster(client, lambda namespace, name: ApiLeaseStore(for_leases, namespace, name))
 
 
 def run(controller: Controller, settings: RunSettings | None = None) -> NoReturn:

@@ -1,58 +1,49 @@
-"""One Lease of a Kubernetes API server, over a session that the elector has for itself.
+"""One Lease of a Kubernetes API server, over a client that the elector has for itself.
 
-Raw JSON and explicit time limits. Every status has one meaning for the election, named in `port`; anything that is no
-answer of an API server (a proxy's error page, half a body) leaves a write's outcome unknown.
+Every answer has one meaning for the election, named in `port`. What is no answer of an API server (a proxy's error
+page, half a body, silence) leaves a write's outcome unknown.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
-
-import aiohttp
+import contextlib
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
+from typing import Any, Final
 
 from tandem.runtime._election.port import LeaseBusy, LeaseConflict, LeaseError, LeaseNotFound, LeaseRefused
+from tandem.runtime.client import Client
+from tandem.runtime.errors import ApiError, Conflict, NotFound, TooManyRequests
+from tandem.runtime.resources import LEASES
 
-_EVENT_BYTES = 4 << 20
-"""Longest line of a watch; a Lease has some 600 bytes."""
-_HEADER_SECONDS = 10.0
-"""How long a server may take to accept a watch."""
-
-
-class Transport(Protocol):
-    """How to reach an API server: a session of the elector's own, and who we are."""
-
-    base: str
-    """Address without a slash at the end."""
-    session: aiohttp.ClientSession
-    options: Mapping[str, Any]
-    """Further arguments of each request (proxy, server_hostname)."""
-
-    async def credentials(self) -> Mapping[str, str]:
-        """Headers that say who we are, brought up to date when they can change."""
-        ...
-
-    def forget_credentials(self) -> None:
-        """The server refused them: read them anew for the next request."""
-        ...
+_OPEN_SECONDS: Final = 5.0
+"""How long the server may take to accept a watch."""
+_LEASE: Final = "Lease"
 
 
 class ApiLeaseStore:
-    """The `LeaseStore` of a real cluster."""
+    """The `LeaseStore` of a real cluster.
 
-    def __init__(self, transport: Transport, namespace: str, name: str) -> None:
-        self._transport = transport
+    Args:
+        client: The elector's own: with one that it shares, a renewal might queue behind something else.
+        namespace: Of the Lease.
+        name: Of the Lease.
+    """
+
+    def __init__(self, client: Client, namespace: str, name: str) -> None:
+        self._client = client
+        self._namespace = namespace
         self._name = name
-        self._collection = f"{transport.base}/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 
     async def get(self, *, seconds: float) -> dict[str, Any]:
         """Read it; without a resourceVersion that is a read from the quorum."""
-        return await self._call("GET", f"{self._collection}/{self._name}", None, seconds)
+        with _translated():
+            return _lease(await self._client.get(LEASES, self._name, namespace=self._namespace, seconds=seconds))
 
     async def create(self, lease: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         """Create it."""
-        return await self._call("POST", self._collection, lease, seconds)
+        with _translated():
+            return _lease(await self._client.create(LEASES, lease, seconds=seconds))
 
     async def replace(self, lease: dict[str, Any], *, seconds: float) -> dict[str, Any]:
         """Replace it.
@@ -60,88 +51,55 @@ class ApiLeaseStore:
         Raises:
             ValueError: `lease` has no resourceVersion, and would overwrite whoever holds it.
         """
-        if not lease["metadata"].get("resourceVersion"):
-            raise ValueError("a Lease is replaced with the resourceVersion it was read with, or not at all")
-        return await self._call("PUT", f"{self._collection}/{self._name}", lease, seconds)
+        with _translated():
+            return _lease(await self._client.replace(LEASES, lease, seconds=seconds))
 
     async def watch(self, *, seconds: float) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
-        """Its present state and its changes."""
-        query = {
-            "watch": "1",
-            "fieldSelector": f"metadata.name={self._name}",
-            "timeoutSeconds": str(int(seconds)),
-        }
-        limit = aiohttp.ClientTimeout(total=None, sock_connect=_HEADER_SECONDS)
-        async with self._transport.session.get(
-            self._collection,
-            params=query,
-            headers=await self._transport.credentials(),
-            timeout=limit,
-            **self._transport.options,
-        ) as answer:
-            if answer.status != 200:
-                self._raise(answer, await answer.read())
-            yield "OPEN", {}
-            buffer = b""
-            async for chunk in answer.content.iter_any():
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                if len(buffer) > _EVENT_BYTES:
-                    raise LeaseError("watch: an event without end")
-                for line in filter(None, lines):
-                    event = json.loads(line)
+        """Its present state and its changes.
+
+        A watch without a resourceVersion begins with the present state, so there is no version that could be gone.
+        """
+        events = self._client.watch(
+            LEASES,
+            namespace=self._namespace,
+            field_selector=f"metadata.name={self._name}",
+            resource_version="",
+            bookmarks=False,
+            server_seconds=seconds,
+            idle_seconds=seconds,
+            seconds=_OPEN_SECONDS,
+        )
+        with _translated():
+            async with aclosing(events):
+                async for event in events:
                     yield event["type"], event["object"]
 
-    async def _call(self, method: str, url: str, lease: dict[str, Any] | None, seconds: float) -> dict[str, Any]:
-        headers = {"Accept": "application/json", **await self._transport.credentials()}
-        body = None
-        if lease is not None:
-            headers["Content-Type"] = "application/json"
-            body = json.dumps(lease, separators=(",", ":")).encode()
-        async with self._transport.session.request(
-            method,
-            url,
-            data=body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=seconds),
-            **self._transport.options,
-        ) as answer:
-            content = await answer.read()
-            if answer.status not in (200, 201):
-                self._raise(answer, content)
-        found = json.loads(content)
-        if not isinstance(found, dict) or found.get("kind") != "Lease":
-            raise LeaseError(f"{method}: the answer is no Lease")
-        return found
 
-    def _raise(self, answer: aiohttp.ClientResponse, content: bytes) -> None:
-        status = answer.status
-        text = f"{answer.method} {status} {content[:200].decode(errors='replace')}"
-        if not _is_status(content):
-            # Not the API server's own words: a proxy's, and nobody knows what became of the request.
-            raise LeaseError(text, retry_after=_seconds(answer.headers.get("Retry-After")))
-        if status == 401:
-            self._transport.forget_credentials()
-        if status == 404:
-            raise LeaseNotFound(text)
-        if status == 409:
-            raise LeaseConflict(text)
-        if status == 429:
-            raise LeaseBusy(text, retry_after=_seconds(answer.headers.get("Retry-After")))
-        if 400 <= status < 500:
-            raise LeaseRefused(text)
-        raise LeaseError(text, retry_after=_seconds(answer.headers.get("Retry-After")))
+def _lease(found: dict[str, Any]) -> dict[str, Any]:
+    if found.get("kind", _LEASE) != _LEASE:
+        raise LeaseError(f"the answer is no Lease but a {found.get('kind')}")
+    return found
 
 
-def _is_status(content: bytes) -> bool:
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
     try:
-        found = json.loads(content)
-    except ValueError:
-        return False
-    return isinstance(found, dict) and found.get("kind") == "Status"
+        yield
+    except ApiError as error:
+        raise _meaning(error) from error
 
 
-def _seconds(header: str | None) -> float:
-    try:
-        return max(0.0, float(header or 0))
-    except ValueError:  # an HTTP date; the API server sends seconds
-        return 0.0
+def _meaning(error: ApiError) -> LeaseError:
+    text, wait = str(error), error.retry_after or 0.0
+    if isinstance(error, TooManyRequests):
+        return LeaseBusy(text, retry_after=wait)
+    if not error.reason:
+        # No Status object, so not the API server's own words: nobody knows what became of the request.
+        return LeaseError(text, retry_after=wait)
+    if isinstance(error, NotFound):
+        return LeaseNotFound(text)
+    if isinstance(error, Conflict):
+        return LeaseConflict(text)
+    if 400 <= error.status < 500:
+        return LeaseRefused(text, retry_after=wait)
+    return LeaseError(text, retry_after=wait)

@@ -189,11 +189,13 @@ class FakeCluster:
         return (c for c in self._history if c.version > since and c.plural == resource.plural)
 
     def _since(self, version: str) -> int:
-        """A version that the history still reaches back to.
+        """A version that the history still reaches back to; empty is the present one.
 
         Raises:
             Gone: it does not.
         """
+        if not version:
+            return self._version
         if int(version) < self._oldest:
             raise Gone(f"too old resource version: {version} ({self._oldest})", status=410, reason="Expired")
         return int(version)
@@ -322,6 +324,9 @@ class FakeClient:
         """See `Client.watch`; sends no bookmarks, and is therefore silent only until `idle_seconds`."""
         scope = _Scope.of(resource, namespace, label_selector, field_selector)
         version = await self._ask("watch", resource, seconds, lambda: self._cluster._since(resource_version))
+        for obj in [] if resource_version else self._cluster.objects(resource):
+            if scope.holds(obj):
+                yield {"type": "ADDED", "object": obj}
         idle = idle_seconds < server_seconds
         async with aclosing(self._cluster._events(scope, version, min(server_seconds, idle_seconds))) as events:
             async for event in events:

@@ -120,7 +120,7 @@ async def test_an_answer_that_was_lost_makes_no_second_event() -> None:
 @virtual
 async def test_nothing_is_written_once_the_fence_is_closed() -> None:
     class Closed(OpenFence):
-        def check(self) -> None:
+        def check(self) -> float:
             raise NotLeading("closed")
 
     world = World()

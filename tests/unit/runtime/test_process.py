@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tandem.runtime._election.store import ApiLeaseStore
 from tandem.runtime.controller import Context, Controller, ControllerSettings, Done, Result, Watch
 from tandem.runtime.errors import Unavailable
 from tandem.runtime.process import LOST, Cluster, serve
@@ -16,7 +17,6 @@ from tandem.runtime.scope import Scope, Shard
 from tandem.runtime.settings import RunSettings
 from tandem.runtime.shutdown import Shutdown
 from tandem.runtime.testing.cluster import FakeCluster, Fault
-from tandem.runtime.testing.lease import PortLeaseStore
 from tandem.runtime.testing.loop import virtual
 
 
@@ -65,7 +65,7 @@ class World:
         )
         client = self.cluster.client(name)
         elector = self.cluster.client(f"{name}-elector")
-        ways = Cluster(client, lambda namespace, lease: PortLeaseStore(elector, namespace, lease))
+        ways = Cluster(client, lambda namespace, lease: ApiLeaseStore(elector, namespace, lease))
 
         async def process(shutdown: Shutdown) -> int:
             async with shutdown:

@@ -22,11 +22,9 @@ class Fence(OpenFence):
     epoch = 5
     left = 100.0
 
-    def check(self) -> None:
+    def check(self) -> float:
         if self.left <= 0:
             raise NotLeading("over")
-
-    def remaining(self) -> float:
         return self.left
 
 
