@@ -162,7 +162,7 @@ def _judge(cluster: Cluster, node: str, mine: Mapping[str, Object]) -> Iterable[
     for each in missing_images(moving, told):
         fix = "pull it there beforehand: the replacement else waits for the registry"
         yield Finding("warning", each.rule, each.message, fix)
-    yield from _one_basket(cluster, node)
+    yield from one_basket(cluster, node)
     yield from _volumes(cluster, node, here, moving, survivors)
     yield from _bare(cluster, node, here)
     yield from _budgets(cluster, node, here)
@@ -187,7 +187,8 @@ def _moves(cluster: Cluster, pod: Object) -> bool:
     return workload is not None and behaviour(workload, cluster.claims_of(pod)) in _ELSEWHERE
 
 
-def _one_basket(cluster: Cluster, node: str) -> Iterable[Finding]:
+def one_basket(cluster: Cluster, node: str) -> Iterable[Finding]:
+    """An error for each workload whose ready pods, two or more, are all on this node."""
     places: dict[int, list[str]] = defaultdict(list)
     for pod in cluster.of("Pod"):
         workload = cluster.workload_of(pod)
