@@ -66,8 +66,8 @@ def cluster(own_api: LocalApi) -> LocalApi:
     here = f"{RBAC}/namespaces/tandem-system"
     api.request("POST", f"{here}/roles", meta | {"rules": lease_rules(["auditor"])})
     api.request("POST", f"{here}/rolebindings", meta | {"roleRef": role | {"kind": "Role"}, "subjects": group})
-    lease = {"metadata": {"name": "auditor"}, "spec": {"holderIdentity": ""}}
-    api.request("POST", "/apis/coordination.k8s.io/v1/namespaces/tandem-system/leases", lease)
+    # As the component deploys it: without a spec, so that a later `pulumi up` never takes the lead away.
+    api.request("POST", "/apis/coordination.k8s.io/v1/namespaces/tandem-system/leases", meta)
     eventually("the kind is served", lambda: api.request("GET", REPORTS))
     return api
 

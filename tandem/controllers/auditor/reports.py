@@ -41,12 +41,7 @@ def custom_resource_definition() -> dict[str, Any]:
         summary=_object(errors=count, warnings=count, inferred=count, exempted=count),
         findings={"type": "array", "items": finding},
         unlisted={**count, "description": "Findings beyond those that are listed."},
-        conditions={
-            "type": "array",
-            "items": condition,
-            "x-kubernetes-list-type": "map",
-            "x-kubernetes-list-map-keys": ["type"],
-        },
+        conditions={"type": "array", "items": condition},
     )
     version = {
         "name": REPORTS.version,
