@@ -67,7 +67,7 @@ def audit(
         if paths:
             report = of_files(paths, namespace, wanted, environment)
         else:
-            found = asyncio.run(live.read(kubeconfig, context))
+            found = asyncio.run(live.read(kubeconfig, context, namespace))
             report = of_cluster(found, namespace, wanted, environment, time.time())
     except files.SourceError as error:
         Console(stderr=True).print(f"[red]{error}[/red]", highlight=False, soft_wrap=True)

@@ -37,6 +37,18 @@ LISTED: Final[dict[str, str]] = {
     "Node": "/api/v1/nodes",
     "Pod": "/api/v1/pods",
 }
+CLUSTER_SCOPED: Final = frozenset(
+    {
+        "PersistentVolume",
+        "StorageClass",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "ValidatingWebhookConfiguration",
+        "MutatingWebhookConfiguration",
+        "APIService",
+        "Node",
+    }
+)
 PAGE: Final = "500"
 AT_ONCE: Final = 6
 """Requests at a time: an audit must not look like an outage to a small API server."""
@@ -51,15 +63,15 @@ class Live:
     notes: tuple[str, ...]
 
 
-async def read(kubeconfig: Path | None, context: str | None) -> Live:
-    """List the cluster.
+async def read(kubeconfig: Path | None, context: str | None, namespace: str | None = None) -> Live:
+    """List the cluster; where only `namespace` may be listed, that.
 
     Raises:
-        SourceError: there is no way to the cluster.
+        SourceError: there is no way to the cluster, or nothing in it may be listed.
     """
     try:
         async with connect(kubeconfig, context) as api:
-            return await _read(api)
+            return await _read(api, namespace)
     except NETWORK_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise SourceError(f"the cluster does not answer: {reason}. Check KUBECONFIG, or name files to judge") from error
@@ -67,9 +79,10 @@ async def read(kubeconfig: Path | None, context: str | None) -> Live:
         raise SourceError(str(error)) from error
 
 
-async def _read(api: Api) -> Live:
+async def _read(api: Api, namespace: str | None = None) -> Live:
     recorded: RecoveryProfile | None = None
     notes: list[str] = []
+    refused: list[str] = []
     gate = asyncio.Semaphore(AT_ONCE)
     try:
         recorded = await applied_profile(api)
@@ -79,17 +92,28 @@ async def _read(api: Api) -> Live:
         notes.append(f"the recorded profile could not be read: {error}")
 
     async def listed(kind: str, path: str) -> list[Object]:
+        places = [path]
+        if namespace and kind not in CLUSTER_SCOPED:
+            base, _, plural = path.rpartition("/")
+            places.append(f"{base}/namespaces/{namespace}/{plural}")
+        said = ""
         async with gate:
-            try:
-                return await _pages(api, kind, path)
-            except ApiError as error:
-                # 404: this cluster does not serve the kind. Refusals are said: rules that need the kind were not asked.
-                if error.status != 404:
-                    notes.append(f"{kind} was not judged: {error}")
-                return []
+            for place in places:
+                try:
+                    return await _pages(api, kind, place)
+                except ApiError as error:
+                    if error.status == 404:
+                        return []  # this cluster does not serve the kind
+                    said = str(error)
+        # Said, not passed over: rules that need the kind were not asked.
+        notes.append(f"{kind} was not judged: {said}")
+        refused.append(kind)
+        return []
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(listed(kind, path)) for kind, path in LISTED.items()]
+    if len(refused) == len(LISTED):
+        raise SourceError(f"nothing may be listed: {notes[-1]}")
     return Live([obj for task in tasks for obj in task.result()], recorded, tuple(notes))
 
 
