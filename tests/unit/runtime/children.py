@@ -69,7 +69,11 @@ def fork(work: Callable[[Callable[[object], None]], int | None]) -> Child:
         os.close(reader)
         for signum in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
             signal.signal(signum, signal.SIG_DFL)
-        status = work(lambda text: os.write(writer, f"{text}\n".encode()) and None) or 0
+
+        def say(text: object) -> None:
+            os.write(writer, f"{text}\n".encode())
+
+        status = work(say) or 0
     except BaseException as error:  # noqa: BLE001 - a child must not go on as a second pytest
         os.write(writer, f"{error!r}\n".encode())
     finally:
