@@ -98,7 +98,7 @@ async def connect(kubeconfig: str | None, *, user_agent: str) -> AsyncIterator[C
     chosen = kubeconfig or os.environ.get("KUBECONFIG")
     try:
         if chosen is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-            refresh: Callable[[], Awaitable[None]] | None = _in_cluster(settings)
+            refresh: Callable[[], Awaitable[None]] | None = await _in_cluster(settings)
         else:
             refresh = await _from_kubeconfig(settings, chosen or str(Path.home() / ".kube" / "config"))
     except (config.ConfigException, OSError, ValueError, TypeError) as error:
@@ -110,7 +110,7 @@ async def connect(kubeconfig: str | None, *, user_agent: str) -> AsyncIterator[C
         await connection.close()
 
 
-def _in_cluster(settings: client.Configuration) -> Callable[[], Awaitable[None]]:
+async def _in_cluster(settings: client.Configuration) -> Callable[[], Awaitable[None]]:
     config.load_incluster_config(client_configuration=settings, try_refresh_token=False)  # type: ignore[no-untyped-call]
 
     async def refresh() -> None:
@@ -120,6 +120,7 @@ def _in_cluster(settings: client.Configuration) -> Callable[[], Awaitable[None]]
             raise ValueError(f"{SERVICE_TOKEN_FILENAME} is empty")
         settings.api_key["BearerToken"] = f"Bearer {token}"
 
+    await refresh()
     return refresh
 
 

@@ -298,7 +298,13 @@ class KubeClient:
             headers["Content-Type"] = content
         try:
             response = await connection.session.request(
-                method, yarl.URL(url, encoded=True), data=data, headers=headers, timeout=limits, **connection.options
+                method,
+                yarl.URL(url, encoded=True),
+                data=data,
+                headers=headers,
+                timeout=limits,
+                allow_redirects=False,
+                **connection.options,
             )
         except BaseException:
             self._observe(method, 0)

@@ -174,7 +174,7 @@ class ControllerSettings:
 
 @dataclass(frozen=True)
 class Controller:
-    """A controller's definition; `run` (tandem.runtime.run) makes a process of it.
+    """A controller's definition; `tandem.runtime.run` makes a process of it.
 
     Attributes:
         name: of its Lease, its field manager, its metrics.

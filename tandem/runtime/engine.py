@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 from tandem.runtime.cache import Cache
 from tandem.runtime.client import Client
 from tandem.runtime.controller import Context, Controller, RequeueAfter, Watch, checked
+from tandem.runtime.elector import Leadership
 from tandem.runtime.errors import Conflict
 from tandem.runtime.events import EventRecorder
 from tandem.runtime.fence import Fence, NotLeading, StaleEpoch
@@ -148,12 +150,15 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(events.run())
-                stopping = group.create_task(self._close_on(shutdown, queue)) if shutdown else None
+                ends: list[Coroutine[Any, Any, str]] = [shutdown.wait()] if shutdown else []
+                if isinstance(fence, Leadership):
+                    ends.append(_lost(fence))
+                stopping = [group.create_task(self._close_on(end, queue)) for end in ends]
                 async with asyncio.TaskGroup() as workers:
                     for _ in range(settings.concurrency):
                         workers.create_task(self._work(queue, fence, writer, events))
-                if stopping:
-                    stopping.cancel()
+                for task in stopping:
+                    task.cancel()
                 events.close()
         finally:
             queue.shut_down()
@@ -206,9 +211,9 @@ class Engine:
             for task in waits:
                 task.cancel()
 
-    async def _close_on(self, shutdown: Shutdown, queue: WorkQueue[Key]) -> None:
-        await shutdown.wait()
-        self._log.info("draining", in_flight=len(queue.processing), dropped=len(queue))
+    async def _close_on(self, end: Coroutine[Any, Any, str], queue: WorkQueue[Key]) -> None:
+        reason = await end
+        self._log.info("draining", reason=str(reason), in_flight=len(queue.processing), dropped=len(queue))
         queue.shut_down()
 
     async def _work(self, queue: WorkQueue[Key], fence: Fence, writer: Writer, events: EventRecorder) -> None:
@@ -282,3 +287,8 @@ class Engine:
 
     def _count(self, result: str) -> None:
         self._results[result].inc()
+
+
+async def _lost(leadership: Leadership) -> str:
+    """Wait until the lead is lost: nobody starts anything then, and who has nothing in flight is done."""
+    return f"leadership lost: {(await leadership.wait_lost()).value}"

@@ -74,7 +74,7 @@ class ServerError(ApiError):
 
 
 class Unavailable(ServerError):  # noqa: N818
-    """No answer at all, or a proxy's 502, 503, 504. Whether a write happened is not known."""
+    """No answer at all, a proxy's 502, 503, 504, or a redirection. Whether a write happened is not known."""
 
 
 _BY_STATUS: Final[Mapping[int, type[ApiError]]] = {
@@ -119,7 +119,7 @@ def from_status(what: str, status: Any, *, code: int = 0, retry_after: float | N
     if retry_after is None and isinstance(details := fields.get("details"), dict):
         seconds = details.get("retryAfterSeconds")
         retry_after = float(seconds) if isinstance(seconds, int | float) and seconds > 0 else None
-    kind = _BY_REASON.get(reason) or _BY_STATUS.get(code) or (ServerError if code >= 500 or not code else BadRequest)
+    kind = _BY_REASON.get(reason) or _BY_STATUS.get(code) or _by_class(code)
     return kind(f"{what}: {code} {text}".strip(), status=code, reason=reason, retry_after=retry_after)
 
 
@@ -130,6 +130,12 @@ def from_response(what: str, code: int, body: bytes, headers: Mapping[str, str])
     except orjson.JSONDecodeError:
         status = " ".join(body.decode("utf-8", "replace").split())
     return from_status(what, status, code=code, retry_after=_seconds(headers.get("Retry-After")))
+
+
+def _by_class(code: int) -> type[ApiError]:
+    if not code or code >= 500:
+        return ServerError
+    return BadRequest if code >= 400 else Unavailable  # a redirection: whoever that is, it is not the API server
 
 
 def _seconds(value: str | None) -> float | None:

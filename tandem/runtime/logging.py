@@ -43,7 +43,11 @@ def configure(*, level: str = "info", json_lines: bool = True, stream: TextIO | 
         if json_lines
         else structlog.dev.ConsoleRenderer(colors=out.isatty())
     )
-    errors: Processor = structlog.processors.dict_tracebacks if json_lines else structlog.processors.StackInfoRenderer()
+    # Without the frames' local variables: objects of a cluster, Secrets too, do not belong into logs.
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=20)
+    errors: Processor = (
+        structlog.processors.ExceptionRenderer(frames) if json_lines else structlog.processors.format_exc_info
+    )
     structlog.configure(
         processors=[*_SHARED, errors, render],
         wrapper_class=structlog.make_filtering_bound_logger(number),
@@ -58,6 +62,7 @@ def configure(*, level: str = "info", json_lines: bool = True, stream: TextIO | 
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    logging.getLogger("tandem").setLevel(number)
 
 
 def _name_of(_: Any, __: str, event: EventDict) -> EventDict:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol
 
 from tandem.runtime.client import Client
 from tandem.runtime.errors import ApiError
@@ -28,15 +28,6 @@ class WriteObserver(Protocol):
 
     def __call__(self, verb: str, outcome: str) -> None:
         """One write."""
-
-
-@runtime_checkable
-class TimedFence(Protocol):
-    """A fence that knows how long it will stay open without a renewal."""
-
-    def remaining(self) -> float:
-        """Seconds for which the lead is valid without another renewal."""
-        ...
 
 
 class Writer:
@@ -68,7 +59,6 @@ class Writer:
         self._epoch_field = epoch_field
         self._seconds = seconds
         self._observer = observer
-        self._remaining = fence.remaining if isinstance(fence, TimedFence) else None
 
     @property
     def epoch(self) -> int:
@@ -148,12 +138,9 @@ class Writer:
         )
 
     async def _send(self, verb: str, send: Callable[[float], Awaitable[Object]]) -> Object:
-        seconds = self._seconds
         try:
-            if self._remaining:
-                seconds = min(seconds, max(0.001, self._remaining()))
-            self._fence.check()  # the last thing before the request; keep it so
-            stored = await send(seconds)
+            left = self._fence.check()  # the last thing before the request; keep it so
+            stored = await send(min(self._seconds, left))
         except NotLeading:
             self._tell(verb, "fenced")
             raise

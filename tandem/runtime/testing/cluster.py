@@ -19,6 +19,7 @@ from tandem.runtime import selectors
 from tandem.runtime.client import PAGE
 from tandem.runtime.errors import AlreadyExists, ApiError, Conflict, Gone, NotFound, Unavailable
 from tandem.runtime.resources import Key, Object, Resource, key_of, version_of
+from tandem.runtime.writer import merged
 
 T = TypeVar("T")
 WRITES = ("create", "replace", "apply", "patch_status")
@@ -188,11 +189,13 @@ class FakeCluster:
         return (c for c in self._history if c.version > since and c.plural == resource.plural)
 
     def _since(self, version: str) -> int:
-        """A version that the history still reaches back to.
+        """A version that the history still reaches back to; empty is the present one.
 
         Raises:
             Gone: it does not.
         """
+        if not version:
+            return self._version
         if int(version) < self._oldest:
             raise Gone(f"too old resource version: {version} ({self._oldest})", status=410, reason="Expired")
         return int(version)
@@ -321,6 +324,9 @@ class FakeClient:
         """See `Client.watch`; sends no bookmarks, and is therefore silent only until `idle_seconds`."""
         scope = _Scope.of(resource, namespace, label_selector, field_selector)
         version = await self._ask("watch", resource, seconds, lambda: self._cluster._since(resource_version))
+        for obj in [] if resource_version else self._cluster.objects(resource):
+            if scope.holds(obj):
+                yield {"type": "ADDED", "object": obj}
         idle = idle_seconds < server_seconds
         async with aclosing(self._cluster._events(scope, version, min(server_seconds, idle_seconds))) as events:
             async for event in events:
@@ -368,7 +374,7 @@ class FakeClient:
 
         def act() -> Object:
             old = self._current(resource, body)
-            return self._write("apply", resource, merge(old, body), old, field_manager)
+            return self._write("apply", resource, merged(old, body), old, field_manager)
 
         return await self._ask("apply", resource, seconds, act)
 
@@ -379,7 +385,7 @@ class FakeClient:
 
         def act() -> Object:
             old = self._current(resource, body)
-            new = merge(old, {"status": body["status"]})
+            new = merged(old, {"status": body["status"]})
             return self._write("patch_status", resource, new, old, field_manager)
 
         return await self._ask("patch_status", resource, seconds, act)
@@ -413,20 +419,6 @@ class FakeClient:
                 return answer if fault.after else act()
         except TimeoutError:
             raise Unavailable(f"{verb} {resource.plural}: no answer within {seconds:g} s") from None
-
-
-def merge(old: Object, patch: Object) -> Object:
-    """A JSON merge patch (RFC 7386): null removes, objects merge, all else replaces. A new object."""
-    new = copy.deepcopy(old)
-    for name, value in patch.items():
-        if value is None:
-            new.pop(name, None)
-        elif isinstance(value, dict):
-            before = new.get(name)
-            new[name] = merge(before if isinstance(before, dict) else {}, value)
-        else:
-            new[name] = copy.deepcopy(value)
-    return new
 
 
 def _field(obj: Object, path: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -37,9 +37,10 @@ class SwitchFence(OpenFence):
         self.epoch = 3
         self.open = True
 
-    def check(self) -> None:
+    def check(self) -> float:
         if not self.open:
             raise NotLeading("closed by the test")
+        return 60.0
 
 
 class World:
@@ -144,7 +145,7 @@ async def test_no_more_than_so_many_at_once() -> None:
 
 @virtual
 async def test_requeue_after_comes_back_without_news_and_is_replaced_by_the_next_result() -> None:
-    results = iter([RequeueAfter(100), RequeueAfter(50), Done()])
+    results: Iterator[Result] = iter([RequeueAfter(100), RequeueAfter(50), Done()])
 
     async def reconcile(_: Key, __: Context) -> Result:
         return next(results)
