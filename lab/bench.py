@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lab.benches import election
 from lab.demo import VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
 
@@ -103,8 +104,7 @@ def bench_lab_build(story: Story) -> Result:
     report = subprocess.run(
         python_module("lab", "build", "--json"), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
     ).stdout
-    artifacts = json.loads(report)["artifacts"]
-    cold = [float(artifact["build_seconds"]) for artifact in artifacts]
+    cold = [float(artifact["seconds"]) for artifact in json.loads(report).values()]
     return summarise("lab-build", warm, peers={"cold (sum of artifacts)": [sum(cold)]})
 
 
@@ -180,11 +180,18 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
+def beside_peers(name: str, samples: Samples, ours: str = "tandem") -> Result:
+    """A result of ours, with all other kinds of the same run as peers."""
+    return summarise(name, samples[ours], peers={kind: values for kind, values in samples.items() if kind != ours})
+
+
 BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "lab-build": bench_lab_build,
     "lab-up": bench_lab_up,
     "site": bench_site,
     "pulumi-up": bench_pulumi,
+    "handover-kill": lambda _: beside_peers("handover-kill", election.handover_kill()),
+    "handover-release": lambda _: beside_peers("handover-release", election.handover_release()),
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from tandem import __version__, recovery
 from tandem.audit.cli import audit
+from tandem.conform.cli import conform
 from tandem.docs import profiles_page
 from tandem.drill.cli import app as drill
 
@@ -19,6 +20,7 @@ app = typer.Typer(
 )
 app.add_typer(drill, name="drill")
 app.command()(audit)
+app.command()(conform)
 
 Behaviours = Annotated[str, typer.Option(help="replace, hold, spread-wait, spread-crowd, stateful or node-agent.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

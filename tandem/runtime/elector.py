@@ -448,7 +448,7 @@ class Elector:
                 self._observer.released()
             if not self._elected.done():
                 self._elected.set_result(False)
-        if observed.phase is Phase.FOLLOWING and self.holder != self._holder:
+        if observed.phase is Phase.FOLLOWING and self.holder not in (self._holder, self.settings.identity):
             self._holder = self.holder
             self._observer.following(self._holder or "")
 

@@ -62,6 +62,7 @@ def configure(*, level: str = "info", json_lines: bool = True, stream: TextIO | 
         )
     )
     logging.basicConfig(handlers=[handler], level=max(number, logging.WARNING), force=True)
+    logging.getLogger("tandem").setLevel(number)
 
 
 def _name_of(_: Any, __: str, event: EventDict) -> EventDict:

@@ -50,7 +50,7 @@ SPREADS: Final = (0.0001, 0.0001, 0.0001, 0.001, 0.014, 0.08)
 
 def draw(seed: int) -> Schedule:
     """The schedule of this seed."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     random_ = rng.random
     calm_at = 10 + 30 * random_()
     same = random_()

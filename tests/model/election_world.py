@@ -118,7 +118,7 @@ class World:
     def __init__(self, schedule: Schedule, *, log: list[str] | None = None) -> None:
         self.schedule = schedule
         self.log = log
-        self.rng = random.Random(schedule.seed ^ 0x5EED)  # noqa: S311
+        self.rng = random.Random(schedule.seed ^ 0x5EED)
         self.t = 0.0
         self.queue: list[tuple[float, int, Any, tuple[Any, ...]]] = []
         self.sequence = 0

@@ -18,7 +18,10 @@ SHUTDOWN: Final = "tandem/runtime/shutdown.py"
 CLOCK: Final = "tandem/runtime/clock.py"
 
 MODEL: Final = "tests/model/test_election_model.py"
-UNIT: Final = "tests/unit/runtime"
+UNIT: Final = "tests/unit/runtime/test_elector_core.py"
+SHELL: Final = "tests/unit/runtime/test_elector.py"
+KERNEL: Final = "tests/unit/runtime/test_guard.py"
+SIGNALS: Final = "tests/unit/runtime/test_shutdown.py"
 
 
 @dataclass(frozen=True)
@@ -219,14 +222,14 @@ MUTANTS: Final = (
         ELECTOR,
         "        except Exception as error:  # noqa: BLE001 - whatever a transport raises, the lead does not hang on it\n",
         "        except TimeoutError as error:\n",
-        UNIT,
+        SHELL,
     ),
     Mutant(
         "requests are not bounded in time",
         ELECTOR,
         "            async with asyncio.timeout(request.seconds) as self._request:",
         "            async with asyncio.timeout(None) as self._request:",
-        UNIT,
+        SHELL,
     ),
     Mutant(
         "the guard is not armed anew by renewals",
@@ -235,14 +238,14 @@ MUTANTS: Final = (
         "            if before",
         "            if self._guard is not None and before is not Phase.LEADING:\n"
         "                self._guard.arm(self, core.guard_at(observed))\n            if before",
-        UNIT,
+        SHELL,
     ),
     Mutant(
         "the body is not cancelled after a loss",
         ELECTOR,
         "                    await self._closing.wait()\n            self._end_body()",
         "                    await self._closing.wait()",
-        UNIT,
+        SHELL,
     ),
     Mutant(
         "the Lease is released before the body has ended",
@@ -250,27 +253,27 @@ MUTANTS: Final = (
         "            self._drain_expired = True\n            self._end_body()",
         "            self._drain_expired = True\n            core.work_ended(self._observed, self._clock())\n"
         "            self._end_body()",
-        UNIT,
+        SHELL,
     ),
     Mutant(
         "the clock is the wall clock",
         CLOCK,
         "    return time.clock_gettime(_CLOCK_ID)",
         "    return time.time()",
-        UNIT,
+        SHELL,
     ),
     Mutant(
         "the guard is a handler of the interpreter",
         GUARD,
         "    signal.signal(signum, signal.SIG_DFL)\n",
         "    signal.signal(signum, lambda *_: os._exit(142))\n",
-        UNIT,
+        KERNEL,
     ),
     Mutant(
         "the second signal is the interpreter's to handle",
         SHUTDOWN,
         "            kernel_ends_process_on(each)",
         "            signal.signal(each, lambda *_: os._exit(1))",
-        UNIT,
+        SIGNALS,
     ),
 )
