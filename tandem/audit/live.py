@@ -110,8 +110,11 @@ async def _read(api: Api, namespace: str | None = None) -> Live:
         refused.append(kind)
         return []
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(listed(kind, path)) for kind, path in LISTED.items()]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(listed(kind, path)) for kind, path in LISTED.items()]
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None  # a connection that broke breaks them all alike
     if len(refused) == len(LISTED):
         raise SourceError(f"nothing may be listed: {notes[-1]}")
     return Live([obj for task in tasks for obj in task.result()], recorded, tuple(notes))

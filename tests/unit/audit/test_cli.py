@@ -83,14 +83,16 @@ def test_sarif() -> None:
 class FakeApi:
     """Answers lists page by page; raises what it is told to for a path."""
 
-    def __init__(self, objects: list[dict[str, Any]], refused: dict[str, int]) -> None:
-        self.objects, self.refused = objects, refused
+    def __init__(self, objects: list[dict[str, Any]], refused: dict[str, int], broken: Exception | None = None) -> None:
+        self.objects, self.refused, self.broken = objects, refused, broken
 
     async def find(self, path: str) -> dict[str, Any]:
         assert path.endswith("/recovery-profile")
         return {"data": {"profile": "balanced", "recovery.json": json.dumps(to_dict(BALANCED))}}
 
     async def get(self, path: str, **query: str) -> dict[str, Any]:
+        if self.broken:
+            raise self.broken
         kind = next(kind for kind, each in live.LISTED.items() if each == path)
         if kind in self.refused:
             raise ApiError(f"GET {path}: {self.refused[kind]} no", self.refused[kind])
@@ -108,6 +110,16 @@ async def test_a_cluster_is_listed_page_by_page_and_refusals_are_said() -> None:
     )
     assert found.recorded == BALANCED
     assert [note.partition(":")[0] for note in found.notes] == ["Lease was not judged"]
+
+
+async def test_a_connection_that_breaks_while_listing_is_an_error_of_the_source() -> None:
+    with pytest.raises(TimeoutError):
+        await live._read(FakeApi([], {}, TimeoutError()))  # type: ignore[arg-type]
+
+
+async def test_who_may_list_nothing_gets_no_clean_bill() -> None:
+    with pytest.raises(files.SourceError, match="nothing may be listed"):
+        await live._read(FakeApi([], dict.fromkeys(live.LISTED, 403)))  # type: ignore[arg-type]
 
 
 def test_a_live_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
