@@ -27,6 +27,7 @@ from tandem.runtime.resources import (
     Object,
 )
 from tandem.runtime.testing.cluster import FakeCluster
+from tandem.runtime.testing.idempotence import assert_idempotent
 from tandem.runtime.testing.loop import virtual
 from tests.unit.audit.test_survey import node, pod
 from tests.unit.checklist.test_manifests import load
@@ -193,6 +194,13 @@ async def test_a_shard_reports_on_its_namespaces_only() -> None:
             lab.put(obj)
     async with lab.audited(Scope(("team-a",))):
         assert [each["metadata"]["namespace"] for each in lab.cluster.objects(REPORTS)] == ["team-a"]
+
+
+@virtual
+async def test_a_repeated_reconcile_writes_nothing() -> None:
+    lab = Lab()
+    lab.put(*load("spread-app-neglected"), *load("spread-app-exempted")[1:], pod("shop-1", "shop", "w1"))
+    await assert_idempotent(Auditor("prod", lab.registry).controller(), lab.cluster)
 
 
 def test_the_definition_has_a_place_for_everything_that_is_reported() -> None:
