@@ -133,6 +133,7 @@ class Observed:
         unsure: A claim of ours was sent and its outcome is unknown: the Lease may be ours.
         conflicted: resourceVersion of the last write that met a conflict (-1: a creation).
         started: When the pending request was sent.
+        started_at_version: `version` at that moment.
         not_before: No request before this, after a failure or between renewals.
         roll: A random number in [0, 1) for jitter, renewed by the shell with each request.
         renewed_at: Start of the last successful write of our claim.
@@ -154,6 +155,7 @@ class Observed:
     conflicted: int = 0
     pending: Send | None = None
     started: float = 0.0
+    started_at_version: int = 0
     not_before: float = 0.0
     roll: float = 0.0
     shutting_down: bool = False
@@ -267,6 +269,7 @@ def sent(observed: Observed, request: Send, now: float, roll: float) -> None:
     """The request goes out now."""
     observed.pending = request
     observed.started = now
+    observed.started_at_version = observed.version
     observed.roll = roll
     if request.verb is Verb.RECREATE:
         observed.recreating = True
@@ -366,6 +369,9 @@ def _read(observed: Observed, record: Record | None, now: float) -> None:
     observed.reread = False
     refused = observed.conflicted
     observed.conflicted = 0
+    if record is not None and record.version < observed.version == observed.started_at_version:
+        # A read from the quorum that began after we knew better: the server's own past came back, from a backup.
+        observed.version = 0
     seen(observed, record, now)
     if refused and refused == (record.version if record is not None else -1):
         # The write was refused although nothing is different: something else says conflict. Do not spin.

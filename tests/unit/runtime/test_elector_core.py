@@ -137,6 +137,34 @@ def test_old_news_changes_nothing() -> None:
     assert observed.record.version == 9
 
 
+def read(observed: Observed, found: Record, at: float) -> None:
+    core.sent(observed, Send(Verb.READ, 5), at, 0.0)
+    core.answered(observed, Outcome.DONE, at + 0.1, found)
+
+
+def test_a_server_restored_from_a_backup_is_believed() -> None:
+    """Its versions begin anew below those that we know; to take them for old news for ever would be the end."""
+    observed = knowing(lease(OTHER, version=900))
+    core.seen(observed, lease("third", version=20), 101)  # a watch alone may be late
+    assert observed.record is not None
+    assert observed.record.holder == OTHER
+    read(observed, lease("third", version=20), 102)
+    assert observed.record.holder == "third"
+    ahead = leader()
+    ahead.version = 900
+    read(ahead, lease(OTHER, version=20), 102)
+    assert ahead.reason is Loss.OTHER_HOLDER
+
+
+def test_a_read_that_a_watch_overtook_is_old_news() -> None:
+    observed = knowing(lease(OTHER, version=9))
+    core.sent(observed, Send(Verb.READ, 5), 101, 0.0)
+    core.seen(observed, lease("", version=10), 101.1)
+    core.answered(observed, Outcome.DONE, 101.2, lease(OTHER, version=9))
+    assert observed.record is not None
+    assert observed.record.holder == ""
+
+
 def test_a_deleted_lease_keeps_its_epoch_for_who_saw_it() -> None:
     observed = knowing(lease(OTHER, duration=30))
     core.seen(observed, None, 105, version=6)
