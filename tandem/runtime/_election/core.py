@@ -53,6 +53,8 @@ class Loss(enum.Enum):
     OTHER_HOLDER = "another holder in the Lease"
     RECREATED = "Lease deleted and made anew by somebody else"
     FAILED = "the elector itself failed"
+    GIVEN_UP = "given up in order"
+    """Not a loss of the process: what a block outside the elector's own is told when that has ended."""
 
     @property
     def may_finish(self) -> bool:

@@ -402,6 +402,31 @@ async def test_work_in_other_tasks_ends_with_its_scope() -> None:
     assert ended == [pytest.approx(1, abs=0.1)]
 
 
+@virtual
+async def test_the_lease_is_not_released_before_work_in_other_tasks_has_ended() -> None:
+    lease, recorder = FakeLease(FREE), Recorder()
+
+    async def elsewhere(leadership: Leadership) -> Loss:
+        with pytest.raises(LeadershipLost) as ended:
+            async with leadership.scope():
+                try:
+                    await asyncio.sleep(600)
+                finally:
+                    await asyncio.sleep(20)  # cleaning up; longer than a lease
+                    assert lease.holder == "me"
+                    assert leadership.is_valid()
+                    assert not recorder.disarmed
+        return ended.value.reason
+
+    async with elector(lease.store(), recorder=recorder) as leadership:
+        task = asyncio.create_task(elsewhere(leadership))
+        await asyncio.sleep(1)
+    assert task.done()
+    assert await task is Loss.GIVEN_UP
+    assert lease.holder == ""
+    assert recorder.disarmed
+
+
 # --- the end --------------------------------------------------------------------------------------------------------
 @virtual
 async def test_shutdown_renews_until_the_work_has_ended_and_only_then_releases() -> None:
