@@ -181,9 +181,10 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
-def beside_peers(name: str, samples: Samples, ours: str = "tandem") -> Result:
+def beside_peers(name: str, samples: Samples, *, ours: str = "tandem", unit: str = "s") -> Result:
     """A result of ours, with all other kinds of the same run as peers."""
-    return summarise(name, samples[ours], peers={kind: values for kind, values in samples.items() if kind != ours})
+    others = {kind: values for kind, values in samples.items() if kind != ours}
+    return summarise(name, samples[ours], unit=unit, peers=others)
 
 
 BENCHMARKS: dict[str, Callable[[Story], Result]] = {
@@ -193,6 +194,9 @@ BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "pulumi-up": bench_pulumi,
     "handover-kill": lambda _: beside_peers("handover-kill", election.handover_kill()),
     "handover-release": lambda _: beside_peers("handover-release", election.handover_release()),
+    "requests-per-minute": lambda _: beside_peers(
+        "requests-per-minute", election.requests_per_minute(), ours="tandem leading", unit="requests/min"
+    ),
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),

@@ -107,8 +107,8 @@ async def test_takes_a_free_lease_at_once_and_gives_it_back() -> None:
 
 
 @virtual
-async def test_creates_a_missing_lease_only_after_a_lease_duration() -> None:
-    """It may have been deleted under a leader that has not noticed yet."""
+async def test_leads_by_a_lease_that_it_made_only_after_a_lease_duration() -> None:
+    """Another may have been deleted under a leader that has not noticed yet."""
     lease = FakeLease()
     async with elector(lease.store()) as leadership:
         assert 15 <= now() < 15.5
