@@ -180,37 +180,31 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
-def beside_peers(name: str, samples: Samples, ours: str = "tandem", unit: str = "s") -> Result:
+def beside_peers(name: str, samples: Samples, *, ours: str = "tandem", unit: str = "s") -> Result:
     """A result of ours, with all other kinds of the same run as peers."""
-    peers = {kind: values for kind, values in samples.items() if kind != ours}
-    return summarise(name, samples[ours], unit=unit, peers=peers)
+    others = {kind: values for kind, values in samples.items() if kind != ours}
+    return summarise(name, samples[ours], unit=unit, peers=others)
 
 
-def reconcile_10k() -> Result:
+def reconcile_10k(_: Story) -> Result:
     """From its start to 10,000 objects written; CPU and a second pass without a write as peers."""
     found = controllers.reconcile_and_cache()
     return beside_figures("reconcile-10k", "write", found, leave_out=("memory",))
 
 
-def cache_10k() -> Result:
+def cache_10k(_: Story) -> Result:
     """Memory with 10,000 objects cached, after a pass without a write."""
     return beside_peers("cache-10k", controllers.reconcile_and_cache()["memory"], unit="MiB")
 
 
-def bench_shards() -> Result:
+def bench_shards(_: Story) -> Result:
     """Ours with 1, 2 and 3 shards on 10,000 objects: wall time; CPU and memory of the dearest process as peers."""
     return beside_figures("shards", "wall", controllers.shards(), ours="1 shards")
 
 
-def bench_solo_gap() -> Result:
+def bench_solo_gap(_: Story) -> Result:
     """One instance replaced by another: SIGTERM to the successor's first reconcile; the stages before as peers."""
     return beside_peers("solo-gap", controllers.solo_gap(), ours="first")
-
-
-def bench_requests() -> Result:
-    """Requests about a Lease in a quiet minute: ours while leading; following, and client-go's, as peers."""
-    found = controllers.requests_per_minute()
-    return beside_peers("requests-per-minute", found, ours="tandem-leading", unit="1/min")
 
 
 def beside_figures(
@@ -233,11 +227,13 @@ BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "pulumi-up": bench_pulumi,
     "handover-kill": lambda _: beside_peers("handover-kill", election.handover_kill()),
     "handover-release": lambda _: beside_peers("handover-release", election.handover_release()),
-    "reconcile-10k": lambda _: reconcile_10k(),
-    "cache-10k": lambda _: cache_10k(),
-    "shards": lambda _: bench_shards(),
-    "solo-gap": lambda _: bench_solo_gap(),
-    "requests-per-minute": lambda _: bench_requests(),
+    "reconcile-10k": reconcile_10k,
+    "cache-10k": cache_10k,
+    "shards": bench_shards,
+    "solo-gap": bench_solo_gap,
+    "requests-per-minute": lambda _: beside_peers(
+        "requests-per-minute", election.requests_per_minute(), ours="tandem leading", unit="requests/min"
+    ),
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),

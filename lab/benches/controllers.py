@@ -8,7 +8,6 @@ server and etcd run on the same cores as the controllers.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import json
 import os
 import signal
@@ -20,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from lab.benches.election import build_client_go, create_free_lease
+from lab.benches.election import create_free_lease
 from lab.build import artifacts
 from lab.story import ROOT
 from tandem.runtime.client import KubeClient, connect_client
@@ -36,7 +35,6 @@ NAMESPACES: Final = tuple(f"bench-{number}" for number in range(6))
 LABEL: Final = "bench=yes"
 WORKERS: Final = 8
 GIVE_UP_SECONDS: Final = 900.0
-QUIET_SECONDS: Final = 60.0
 TICKS: Final = os.sysconf("SC_CLK_TCK")
 OURS: Final = (sys.executable, "-m", "bench.peers.tandem.controller")
 Samples = dict[str, list[float]]
@@ -208,44 +206,6 @@ def solo_gap(runs: int = 5, objects: int = OBJECTS) -> Samples:
             finally:
                 new.end()
     return found
-
-
-def requests_per_minute(seconds: float = QUIET_SECONDS) -> Samples:
-    """Requests about the Lease in a quiet minute, by the audit log: leading and following, ours and client-go's."""
-    tools = artifacts.tools()
-    programs = {
-        "tandem": (sys.executable, "-m", "bench.peers.tandem.candidate"),
-        "client-go": (str(build_client_go()),),
-    }
-    found: Samples = {}
-    with LocalApi(Programs(tools / "etcd", tools / "kube-apiserver")) as api:
-        running = []
-        try:
-            for kind, program in programs.items():
-                create_free_lease(api, kind)
-                for role in ("leading", "following"):
-                    user = f"{kind}-{role}"
-                    own = ["-kubeconfig", str(api.kubeconfig(user)), "-lease", kind, "-identity", user]
-                    running.append(subprocess.Popen([*program, *own], cwd=ROOT, stdout=subprocess.DEVNULL))
-                    time.sleep(8)  # the first leads before the second comes
-            began = time.time()
-            time.sleep(seconds)
-            ended = time.time()
-        finally:
-            for process in running:
-                process.kill()
-                process.wait()
-        for event in api.audit():
-            user, resource = event["user"]["username"], (event.get("objectRef") or {}).get("resource")
-            if resource == "leases" and user.endswith(("-leading", "-following")):
-                found.setdefault(user, [0.0])
-                if began <= _moment(event) < ended:
-                    found[user][0] += 60 / seconds
-    return found
-
-
-def _moment(event: dict[str, Any]) -> float:
-    return datetime.datetime.fromisoformat(event["requestReceivedTimestamp"]).timestamp()
 
 
 def build_controller_runtime() -> Path:
