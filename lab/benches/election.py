@@ -125,7 +125,7 @@ def handover_release(runs: int = RUNS) -> Samples:
 
 def measure(signum: signal.Signals, runs: int) -> Samples:
     """All kinds at the same time, so that they have the same machine."""
-    kinds = {"tandem": (sys.executable, "-m", "bench.peers.tandem.candidate"), "client-go": (str(build_client_go()),)}
+    kinds = programs()
     tools = artifacts.tools()
     samples: Samples = {kind: [] for kind in kinds}
     failures: list[BaseException] = []
@@ -153,6 +153,46 @@ def measure(signum: signal.Signals, runs: int) -> Samples:
     if failures:
         raise failures[0]
     return {kind: values[:runs] for kind, values in samples.items()}
+
+
+def requests_per_minute(seconds: float = 120.0) -> Samples:
+    """Requests a minute of a leader and of a follower, by the API server's audit log; a watch counts as one."""
+    samples: Samples = {}
+    tools = artifacts.tools()
+    with LocalApi(Programs(tools / "etcd", tools / "kube-apiserver")) as api:
+        pairs: list[Candidate] = []
+        try:
+            for kind, program in programs().items():
+                create_free_lease(api, kind)
+                for role in ("leading", "following"):
+                    user = f"{kind} {role}"
+                    options = ["-kubeconfig", str(api.kubeconfig(user)), "-lease", kind, "-identity", user]
+                    pairs.append(Candidate([*program, *options]))
+                    pairs[-1].until(role)
+            time.sleep(10)  # past the first requests of a start
+            before = counted(api)
+            time.sleep(seconds)
+            after = counted(api)
+        finally:
+            for candidate in pairs:
+                candidate.end()
+    for user in after:
+        if user.endswith(("leading", "following")):
+            samples[user] = [(after[user] - before.get(user, 0)) * 60 / seconds]
+    return samples
+
+
+def counted(api: LocalApi) -> dict[str, int]:
+    """How many requests each user has sent so far."""
+    users: dict[str, set[str]] = {}
+    for event in api.audit():
+        users.setdefault(event["user"]["username"], set()).add(event["auditID"])
+    return {user: len(requests) for user, requests in users.items()}
+
+
+def programs() -> dict[str, Sequence[str]]:
+    """The command of each kind of candidate."""
+    return {"tandem": (sys.executable, "-m", "bench.peers.tandem.candidate"), "client-go": (str(build_client_go()),)}
 
 
 def create_free_lease(api: LocalApi, name: str) -> None:

@@ -107,6 +107,8 @@ class Leadership:
         self._lost: asyncio.Future[Loss] = asyncio.get_running_loop().create_future()
         self._scopes: set[asyncio.Timeout] = set()
         self._over = False
+        self._unused = asyncio.Event()
+        self._unused.set()
         self.identity = observed.settings.identity
         self.epoch = observed.epoch
         """The Lease's leaseTransitions: a later leader of the same Lease object has a higher one."""
@@ -149,34 +151,42 @@ class Leadership:
 
     @contextlib.asynccontextmanager
     async def scope(self) -> AsyncIterator[None]:
-        """A block in another task that is cancelled when the lead must end.
+        """A block in another task that is cancelled when the lead must end; the Lease is not released before it has.
 
         Raises:
             LeadershipLost: At the end of a block that was cancelled, or at once when the lead is over.
         """
         if self._over:
-            raise LeadershipLost(self._observed.reason or Loss.FAILED)
+            raise LeadershipLost(self._observed.reason or Loss.GIVEN_UP)
         ended = asyncio.timeout(None)
         self._scopes.add(ended)
+        self._unused.clear()
         try:
             async with ended:
                 yield
         except TimeoutError:
             if not ended.expired():
                 raise
-            raise LeadershipLost(self._observed.reason or Loss.FAILED) from None
+            raise LeadershipLost(self._observed.reason or Loss.GIVEN_UP) from None
         finally:
             self._scopes.discard(ended)
+            if not self._scopes:
+                self._unused.set()
 
     def _tell_lost(self, reason: Loss) -> None:
         if not self._lost.done():
             self._lost.set_result(reason)
 
+    async def _ended(self) -> None:
+        """End the scopes and wait until nothing runs in them; the Lease is renewed meanwhile."""
+        self._end_scopes()
+        await self._unused.wait()
+
     def _end_scopes(self) -> None:
         self._over = True
         now = asyncio.get_running_loop().time()
         for scope in self._scopes:
-            if not scope.expired():
+            if scope.when() is None:
                 scope.reschedule(now)
 
 
@@ -280,11 +290,16 @@ class Elector:
             await self._body.__aexit__(kind, error, trace)
         except TimeoutError:
             ended = True
-        # From here on nothing of the body is running, so nothing is left for the guard to end.
-        if self._guard is not None:
-            self._guard.disarm(self)
-        core.work_ended(self._observed, self._clock())
-        await self._finish()
+        assert self._leadership is not None  # noqa: S101 - there was a body
+        idle = False
+        try:
+            await self._leadership._ended()
+            idle = True
+        finally:
+            if not idle:  # cancelled while work in other tasks was ending: nobody may say that it has ended
+                core.lose(self._observed, Loss.FAILED)
+            core.work_ended(self._observed, self._clock())
+            await self._finish(idle=idle)
         if self._observed.reason is not None:
             raise LeadershipLost(self._observed.reason) from error
         if ended and self._drain_expired:
@@ -292,12 +307,12 @@ class Elector:
             return True
         return False
 
-    async def _finish(self) -> None:
-        """Let the runner give the Lease back, end the rest, wait for all."""
+    async def _finish(self, *, idle: bool = True) -> None:
+        """Let the runner give the Lease back, end the rest, wait for all. Idle: the guard has nothing left to end."""
         self._closing.set()
+        if self._guard is not None and idle:
+            self._guard.disarm(self)
         self._settle()
-        if self._leadership is not None:
-            self._leadership._end_scopes()
         self._abandon()
         for helper in self._helpers:
             helper.cancel()
@@ -305,9 +320,6 @@ class Elector:
             await self._group.__aexit__(None, None, None)
         except BaseExceptionGroup as failures:
             raise LeadershipLost(Loss.FAILED) from failures
-        finally:
-            if self._guard is not None:
-                self._guard.disarm(self)
 
     # --- the tasks --------------------------------------------------------------------------------------------------
     async def _run(self) -> None:

@@ -69,7 +69,7 @@ def test_renews(api: LocalApi, name: str, candidates: Candidates) -> None:
 
 
 def test_acquire_from_no_object(api: LocalApi, name: str, candidates: Candidates) -> None:
-    """It may have been deleted under a leader: created only after a lease duration."""
+    """Another may have been deleted under a leader: it is made at once, and led by after a lease duration."""
     candidate = candidates.start(api, name, f"{name}-a")
     following = candidate.until("following", holder="")
     assert candidate.until("leading", epoch=0)["at"] - following["at"] >= LEASE_SECONDS

@@ -126,6 +126,7 @@ class World:
         self.version = 1
         self.uids = 1
         self.deleted = False
+        self.patience = 0.0
         self.epoch = -1 if self.lease is None else self.lease.transitions
         self.restarts = 0
         self.leads = 0
@@ -148,7 +149,7 @@ class World:
         pop = heapq.heappop
         while True:
             when, _, function, arguments = pop(queue)
-            if when > deadline:
+            if when > deadline + self.patience:
                 raise Violation(f"nobody led within {schedule.bound:.1f} s after the faults stopped")
             self.t = when
             self.events += 1
@@ -330,7 +331,8 @@ class World:
         kind = self.fault(process, "request")
         if kind is not None:
             if kind == "slow":
-                there, back = rng.random() * 6, rng.random() * 6
+                # What is on its way when the faults stop arrives then.
+                there, back = min(rng.random() * 6, max(0.0, self.schedule.calm_at - t)), rng.random() * 6
             elif kind == "late":
                 back = rng.random() * action.seconds
             elif kind == "hang":
@@ -478,6 +480,8 @@ class World:
                 self.version += 1
                 self.lease = None
                 self.deleted = True
+                # A Lease that was deleted is left to its leader for a retry period before another is made.
+                self.patience = 1.1 * max(each.retry_period for each in self.schedule.settings)
                 self.publish(None, self.version)
         elif not process.alive:
             return

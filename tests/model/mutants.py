@@ -84,8 +84,8 @@ MUTANTS: Final = (
     Mutant(
         "expiry by the candidate's own duration instead of the record's",
         CORE,
-        "    return record.duration or own",
-        "    return own",
+        "    return record.duration or float(settings.lease_duration)",
+        "    return float(settings.lease_duration)",
     ),
     Mutant(
         "the count to expiry is not begun anew by a renewal",
@@ -110,8 +110,15 @@ MUTANTS: Final = (
     Mutant(
         "a Lease that is not there counts as free",
         CORE,
-        "        return max(own, before.duration or 0.0) if before is not None else own",
-        "        return 0.0",
+        "        elif now < observed.proven_at:\n",
+        "        elif False:\n",
+    ),
+    Mutant(
+        "a Lease that was made and never proven is released",
+        CORE,
+        "    if now < observed.proven_at:\n        # Made by us",
+        "    if False:\n        # Made by us",
+        UNIT,
     ),
     Mutant(
         "old news is believed",
@@ -150,15 +157,15 @@ MUTANTS: Final = (
     Mutant(
         "nothing is released",
         CORE,
-        "    if record is None or record.holder != observed.settings.identity:\n        return Finish()\n    # client-go",
-        "    return Finish()\n    # client-go",
+        "    if record is None or record.holder != observed.settings.identity:\n        return Finish()\n    if now",
+        "    return Finish()\n    if now",
         UNIT,
     ),
     Mutant(
         "another holder is overwritten by the release",
         CORE,
-        "    if record is None or record.holder != observed.settings.identity:\n        return Finish()\n    # client-go",
-        "    if record is None:\n        return Finish()\n    # client-go",
+        "    if record is None or record.holder != observed.settings.identity:\n        return Finish()\n    if now",
+        "    if record is None:\n        return Finish()\n    if now",
         UNIT,
     ),
     Mutant(

@@ -14,7 +14,8 @@ The rules, in short:
 - Every write carries the resourceVersion of what it replaces. A follower may therefore try on old knowledge; it
   gets a conflict and reads again.
 - A Lease that is not there is not free: it may have been deleted under a leader that still counts on it. A candidate
-  waits one lease duration before it creates one. A Lease with an empty holder is free.
+  that makes one leads only after it has held it for a lease duration: by then that leader has ended, or has found
+  another holder in its place. A Lease with an empty holder is free.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Loss(enum.Enum):
     OTHER_HOLDER = "another holder in the Lease"
     RECREATED = "Lease deleted and made anew by somebody else"
     FAILED = "the elector itself failed"
+    GIVEN_UP = "given up in order"
+    """Not a loss of the process: what a block outside the elector's own is told when that has ended."""
 
     @property
     def may_finish(self) -> bool:
@@ -124,15 +127,17 @@ class Observed:
         known: Whether the Lease, or its absence, was ever seen.
         record: The newest record seen; None when there is no Lease.
         version: The newest resourceVersion seen; what is older is old news.
-        last_transitions: Of the newest record seen, also when the Lease is gone since.
+        last_transitions: Of the newest record seen, also when the Lease is gone since; `last_duration` likewise.
         seen_at: When the claim was last seen to change; the count to its expiry begins here.
         stands: Seconds after `seen_at` for which the claim must be left alone.
         heard_at: When anything was last heard of the Lease.
         watching: Whether a watch is open.
         reread: What is known was contradicted; read before the next write.
+        proven_at: When a Lease that we made where there was none counts as ours.
         unsure: A claim of ours was sent and its outcome is unknown: the Lease may be ours.
         conflicted: resourceVersion of the last write that met a conflict (-1: a creation).
         started: When the pending request was sent.
+        started_at_version: `version` at that moment.
         not_before: No request before this, after a failure or between renewals.
         roll: A random number in [0, 1) for jitter, renewed by the shell with each request.
         renewed_at: Start of the last successful write of our claim.
@@ -145,15 +150,18 @@ class Observed:
     record: Record | None = None
     version: int = 0
     last_transitions: int = -1
+    last_duration: float = 0.0
     seen_at: float = 0.0
     stands: float = 0.0
     heard_at: float = 0.0
+    proven_at: float = 0.0
     watching: bool = False
     reread: bool = False
     unsure: bool = False
     conflicted: int = 0
     pending: Send | None = None
     started: float = 0.0
+    started_at_version: int = 0
     not_before: float = 0.0
     roll: float = 0.0
     shutting_down: bool = False
@@ -254,6 +262,9 @@ def _release(observed: Observed, now: float) -> Action:
     record = observed.record
     if record is None or record.holder != observed.settings.identity:
         return Finish()
+    if now < observed.proven_at:
+        # Made by us, and perhaps under a leader that still counts on the one before: a release would say it is free.
+        return Finish()
     # client-go's form of a release: no holder, and a duration of a second for those who look at nothing else
     return Send(Verb.RELEASE, seconds, record, "", 1, record.transitions)
 
@@ -267,6 +278,7 @@ def sent(observed: Observed, request: Send, now: float, roll: float) -> None:
     """The request goes out now."""
     observed.pending = request
     observed.started = now
+    observed.started_at_version = observed.version
     observed.roll = roll
     if request.verb is Verb.RECREATE:
         observed.recreating = True
@@ -286,6 +298,7 @@ def seen(observed: Observed, record: Record | None, now: float, version: int = 0
     if observed.known and version and version <= observed.version:
         return
     before, settings = observed.record, observed.settings
+    _note_own_creation(observed, record, now)
     unchanged = observed.known and (
         before is None if record is None else before is not None and record.same_claim(before)
     )
@@ -296,6 +309,7 @@ def seen(observed: Observed, record: Record | None, now: float, version: int = 0
         return
     if record is not None:
         observed.last_transitions = record.transitions
+        observed.last_duration = record.duration or 0.0
     observed.seen_at = now
     observed.stands = _stands(before, record, settings)
     if observed.phase is Phase.FOLLOWING:
@@ -308,12 +322,20 @@ def seen(observed: Observed, record: Record | None, now: float, version: int = 0
 
 def _stands(before: Record | None, record: Record | None, settings: ElectorSettings) -> float:
     """How long a claim must stand unchanged before somebody else may claim."""
-    own = float(settings.lease_duration)
     if record is None:
-        return max(own, before.duration or 0.0) if before is not None else own
+        # Time for a leader to put back what was deleted under it.
+        return settings.retry_period if before is not None else 0.0
     if not record.holder:
         return 0.0
-    return record.duration or own
+    return record.duration or float(settings.lease_duration)
+
+
+def _note_own_creation(observed: Observed, record: Record | None, now: float) -> None:
+    """A Lease of ours where there was none, or another: from now on it must prove itself."""
+    if record is None or record.holder != observed.settings.identity or observed.phase is Phase.LEADING:
+        return
+    if observed.record is None or observed.record.uid != record.uid:
+        observed.proven_at = now + max(float(observed.settings.lease_duration), observed.last_duration)
 
 
 def _judge_foreign(observed: Observed, record: Record) -> None:
@@ -366,6 +388,9 @@ def _read(observed: Observed, record: Record | None, now: float) -> None:
     observed.reread = False
     refused = observed.conflicted
     observed.conflicted = 0
+    if record is not None and record.version < observed.version == observed.started_at_version:
+        # A read from the quorum that began after we knew better: the server's own past came back, from a backup.
+        observed.version = 0
     seen(observed, record, now)
     if refused and refused == (record.version if record is not None else -1):
         # The write was refused although nothing is different: something else says conflict. Do not spin.
@@ -375,8 +400,10 @@ def _read(observed: Observed, record: Record | None, now: float) -> None:
 def _written(observed: Observed, verb: Verb, record: Record, started: float, now: float) -> None:
     overtaken = observed.version > record.version
     if not overtaken:
+        _note_own_creation(observed, record, now)
         observed.known, observed.record, observed.version = True, record, record.version
         observed.last_transitions = record.transitions
+        observed.last_duration = record.duration or 0.0
         observed.seen_at = observed.heard_at = now
         observed.stands = _stands(None, record, observed.settings)
         observed.reread = False
@@ -391,6 +418,9 @@ def _written(observed: Observed, verb: Verb, record: Record, started: float, now
         if overtaken or now >= started + settings.renew_deadline:
             # Old news already: somebody else may have followed us since.
             observed.reread = True
+        elif now < observed.proven_at:
+            pause = settings.retry_period * (1 - EXPIRY_JITTER * observed.roll)
+            observed.not_before = max(now, min(observed.proven_at, started + pause))
         elif not observed.shutting_down:
             observed.phase = Phase.LEADING
             observed.epoch = record.transitions

@@ -144,7 +144,7 @@ class LocalApi:
     # --- access -----------------------------------------------------------------------------------------------------
     def kubeconfig(self, user: str = "admin", groups: tuple[str, ...] = ("system:masters",)) -> Path:
         """A kubeconfig for this user; the audit log tells users apart."""
-        path = self.folder / f"kubeconfig-{user}.json"
+        path = self.folder / f"kubeconfig-{user.replace(' ', '-')}.json"
         if not path.exists():
             certificate, key = self._authority.issue(user, groups)
             config = {

@@ -7,8 +7,10 @@ import datetime
 import ipaddress
 import json
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -382,6 +384,33 @@ async def test_a_server_that_cannot_prove_who_it_is_gets_no_request(tmp_path: Pa
     async with talking_to(note, tmp_path, tls, **{"certificate-authority": str(cert)}) as client:
         await client.list(PODS, seconds=5)
     assert asked == ["/api/v1/pods"]
+
+
+async def test_no_request_waits_for_the_thread_pool_that_blocking_calls_fill(tmp_path: Path) -> None:
+    async with talking_to(answers(200, {"metadata": {}}), tmp_path) as client:
+        await client.list(PODS, seconds=5)  # connected
+        done = threading.Event()
+        pool = ThreadPoolExecutor(1)
+        asyncio.get_running_loop().set_default_executor(pool)
+        blocked = asyncio.get_running_loop().run_in_executor(None, done.wait)
+        try:
+            await client.list(PODS, seconds=1)
+        finally:
+            done.set()
+            await blocked
+
+
+async def test_a_proxy_of_the_environment_is_used_and_can_be_bypassed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("no_proxy", "elsewhere.example")
+    async with talking_to(answers(200, {"metadata": {}}), tmp_path) as client:
+        with pytest.raises(errors.Unavailable):
+            await client.list(PODS, seconds=5)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    async with talking_to(answers(200, {"metadata": {}}), tmp_path) as client:
+        await client.list(PODS, seconds=5)
 
 
 async def test_a_kubeconfig_that_cannot_be_used_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

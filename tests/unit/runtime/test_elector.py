@@ -107,8 +107,8 @@ async def test_takes_a_free_lease_at_once_and_gives_it_back() -> None:
 
 
 @virtual
-async def test_creates_a_missing_lease_only_after_a_lease_duration() -> None:
-    """It may have been deleted under a leader that has not noticed yet."""
+async def test_leads_by_a_lease_that_it_made_only_after_a_lease_duration() -> None:
+    """Another may have been deleted under a leader that has not noticed yet."""
     lease = FakeLease()
     async with elector(lease.store()) as leadership:
         assert 15 <= now() < 15.5
@@ -400,6 +400,31 @@ async def test_work_in_other_tasks_ends_with_its_scope() -> None:
             await asyncio.sleep(60)
     await task
     assert ended == [pytest.approx(1, abs=0.1)]
+
+
+@virtual
+async def test_the_lease_is_not_released_before_work_in_other_tasks_has_ended() -> None:
+    lease, recorder = FakeLease(FREE), Recorder()
+
+    async def elsewhere(leadership: Leadership) -> Loss:
+        with pytest.raises(LeadershipLost) as ended:
+            async with leadership.scope():
+                try:
+                    await asyncio.sleep(600)
+                finally:
+                    await asyncio.sleep(20)  # cleaning up; longer than a lease
+                    assert lease.holder == "me"
+                    assert leadership.is_valid()
+                    assert not recorder.disarmed
+        return ended.value.reason
+
+    async with elector(lease.store(), recorder=recorder) as leadership:
+        task = asyncio.create_task(elsewhere(leadership))
+        await asyncio.sleep(1)
+    assert task.done()
+    assert await task is Loss.GIVEN_UP
+    assert lease.holder == ""
+    assert recorder.disarmed
 
 
 # --- the end --------------------------------------------------------------------------------------------------------

@@ -62,8 +62,7 @@ def leader(at: float = 100.0, **changes: Any) -> Observed:
         pytest.param(lease(OTHER, duration=None), 14.99, Verb.READ, 0, id="no duration: ours"),
         pytest.param(lease(OTHER, duration=None), 15.01, Verb.ACQUIRE, 4, id="no duration: ours, expired"),
         pytest.param(lease(ME), 0.0, Verb.ACQUIRE, 3, id="acquire from led by us, unacked object"),
-        pytest.param(None, 14.99, Verb.READ, 0, id="don't create while a deleted Lease might be counted on"),
-        pytest.param(None, 15.01, Verb.CREATE, 0, id="acquire from no object"),
+        pytest.param(None, 0.0, Verb.CREATE, 0, id="acquire from no object"),
     ],
 )
 def test_following(found: Record | None, after: float, verb: Verb, transitions: int) -> None:
@@ -137,14 +136,90 @@ def test_old_news_changes_nothing() -> None:
     assert observed.record.version == 9
 
 
-def test_a_deleted_lease_keeps_its_epoch_for_who_saw_it() -> None:
+def read(observed: Observed, found: Record, at: float) -> None:
+    core.sent(observed, Send(Verb.READ, 5), at, 0.0)
+    core.answered(observed, Outcome.DONE, at + 0.1, found)
+
+
+def test_a_server_restored_from_a_backup_is_believed() -> None:
+    """Its versions begin anew below those that we know; to take them for old news for ever would be the end."""
+    observed = knowing(lease(OTHER, version=900))
+    core.seen(observed, lease("third", version=20), 101)  # a watch alone may be late
+    assert observed.record is not None
+    assert observed.record.holder == OTHER
+    read(observed, lease("third", version=20), 102)
+    assert observed.record.holder == "third"
+    ahead = leader()
+    ahead.version = 900
+    read(ahead, lease(OTHER, version=20), 102)
+    assert ahead.reason is Loss.OTHER_HOLDER
+
+
+def test_a_read_that_a_watch_overtook_is_old_news() -> None:
+    observed = knowing(lease(OTHER, version=9))
+    core.sent(observed, Send(Verb.READ, 5), 101, 0.0)
+    core.seen(observed, lease("", version=10), 101.1)
+    core.answered(observed, Outcome.DONE, 101.2, lease(OTHER, version=9))
+    assert observed.record is not None
+    assert observed.record.holder == ""
+
+
+def test_a_lease_that_was_made_is_led_only_after_a_lease_duration() -> None:
+    """It may have been deleted under a leader, which by then has ended or has found us in its place."""
+    observed = knowing(None)
+    create = core.decide(observed, 100)
+    assert isinstance(create, Send)
+    core.sent(observed, create, 100, 0.0)
+    core.answered(observed, Outcome.DONE, 100.5, lease(ME, version=6))
+    now = 100.5
+    while phase(observed) is Phase.FOLLOWING:
+        now = waits_until(observed, now)
+        again = core.decide(observed, now)
+        assert isinstance(again, Send)
+        assert (again.verb, again.holder, again.transitions) == (Verb.ACQUIRE, ME, 3)
+        core.sent(observed, again, now, 0.0)
+        core.answered(observed, Outcome.DONE, now + 0.001, lease(ME, version=observed.version + 1, renewed=str(now)))
+    assert now == pytest.approx(115.5)
+    assert core.valid_until(observed) == pytest.approx(130.5)
+
+
+def test_a_lease_that_was_made_and_not_proven_is_not_released() -> None:
+    """Released it would count as free, and the leader it was deleted under may be at work."""
+    observed = knowing(None)
+    create = core.decide(observed, 100)
+    assert isinstance(create, Send)
+    core.sent(observed, create, 100, 0.0)
+    core.answered(observed, Outcome.UNKNOWN, 105)
+    core.shut_down(observed, 106)
+    read(observed, lease(ME, version=6), 106)
+    assert core.decide(observed, 106.1) == core.Finish()
+
+
+def test_a_lease_that_was_made_by_a_request_of_unknown_outcome_must_prove_itself_too() -> None:
+    observed = knowing(None)
+    create = core.decide(observed, 100)
+    assert isinstance(create, Send)
+    core.sent(observed, create, 100, 0.0)
+    core.answered(observed, Outcome.UNKNOWN, 105)
+    read(observed, lease(ME, version=6), 106)
+    claim = core.decide(observed, 106.1)
+    assert isinstance(claim, Send)
+    core.sent(observed, claim, 106.1, 0.0)
+    core.answered(observed, Outcome.DONE, 106.2, lease(ME, version=7, renewed="t1"))
+    assert observed.phase is Phase.FOLLOWING
+    assert observed.proven_at == pytest.approx(121.1)
+
+
+def test_a_deleted_lease_is_left_to_its_leader_for_a_moment_and_keeps_its_epoch() -> None:
     observed = knowing(lease(OTHER, duration=30))
     core.seen(observed, None, 105, version=6)
-    observed.heard_at = 134
-    assert core.decide(observed, 134.9) == Wait(135)
-    action = core.decide(observed, 135.1)
+    assert waits_until(observed, 105) == 107
+    action = core.decide(observed, 107)
     assert isinstance(action, Send)
     assert (action.verb, action.transitions) == (Verb.CREATE, 4)
+    core.sent(observed, action, 107, 0.0)
+    core.answered(observed, Outcome.DONE, 107.5, lease(ME, version=8, uid="u2"))
+    assert observed.proven_at == pytest.approx(137.5)  # the leader's own duration was 30
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------

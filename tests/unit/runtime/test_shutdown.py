@@ -41,6 +41,28 @@ def test_the_first_signal_asks(signum: signal.Signals) -> None:
     assert child.wait() == 0
 
 
+def test_under_uvloop_too() -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    def work(say: Say) -> int:
+        async def main() -> None:
+            async with Shutdown() as shutdown:
+                say("ready")
+                say(await shutdown.wait())
+                time.sleep(60)  # noqa: ASYNC251 - a blocked loop is the point
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(main())
+        return 0
+
+    child = fork(work)
+    assert child.line() == "ready"
+    child.send(signal.SIGTERM)
+    assert child.line() == "SIGTERM"
+    child.send(signal.SIGTERM)
+    assert child.wait(20) == -signal.SIGTERM
+
+
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     "busy",
