@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
 from infra.components import Auditor, AuditorArgs, ElectedController, ElectedControllerArgs, RightsArgs
-from infra.errors import ArgsError
+from infra.errors import ArgsError, SettingsError
+from infra.settings import parse_settings
 from tandem import checklist
 from tandem.controllers.auditor.rights import cluster_rules
 from tests.pulumi.registered import PROFILE, Registered, register
@@ -127,3 +129,25 @@ def test_both_pass_the_checklist(made: Any) -> None:
     assert {each["kind"] for each in objects} >= {"Deployment", "Lease", "Role"}
     found = checklist.judge(objects, environment="prod", profile=PROFILE)
     assert [each.rule for each in found] == ["priority-class"]
+
+
+def test_both_come_from_a_stack_s_settings() -> None:
+    apps = {
+        "auditor": {"kind": "auditor", "image": IMAGE, "environment": "staging"},
+        "sweeper": {
+            "kind": "elected-controller",
+            "image": IMAGE,
+            "command": ["/sweeper"],
+            "cluster_rights": [{"api_groups": ["apps"], "resources": ["deployments"], "verbs": ["list"]}],
+        },
+    }
+    raw = {"tandem:namespace": "shop", "tandem:profile": "balanced", "tandem:apps": json.dumps(apps)}
+    parsed = parse_settings(raw, "staging").apps
+    sweeper, made = parsed["sweeper"], parsed["auditor"]
+    assert isinstance(sweeper, ElectedControllerArgs)
+    assert sweeper.cluster_rights[0] == RightsArgs(api_groups=["apps"], resources=["deployments"], verbs=["list"])
+    assert isinstance(made, AuditorArgs)
+    assert made.cluster_rights
+    apps["sweeper"]["cluster_rights"] = [{"api_groups": ["apps"], "resources": ["*"], "verbs": ["list"]}]
+    with pytest.raises(SettingsError, match="names what it touches"):
+        parse_settings(raw | {"tandem:apps": json.dumps(apps)}, "staging")
