@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tandem import __version__, recovery
+from tandem.conform.cli import conform
 from tandem.docs import profiles_page
 from tandem.drill.cli import app as drill
 
@@ -17,6 +18,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A two-worker cluster that survives the loss of one."
 )
 app.add_typer(drill, name="drill")
+app.command()(conform)
 
 Behaviours = Annotated[str, typer.Option(help="replace, hold, spread-wait, spread-crowd, stateful or node-agent.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -1,8 +1,8 @@
 """A store of build results, each in a folder named by a key of everything that went into it.
 
 Three promises hold it together. A result is published by one rename of a finished folder: a reader sees all of it or
-Three promises hold it together. A result is published by one rename of a finished folder: readers see all of it or
-and built again. A lock per result keeps two builds from doing the same work: the second takes what the first made.
+nothing. Its manifest records every file, and a result that no longer is what its manifest says counts as absent and is
+built again. A lock per result keeps two builds from doing the same work: the second takes what the first made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,6 +198,22 @@ class Store:
             return float(json.loads((self.root / "times.json").read_text())[name])
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def prune(self, keep: Iterable[Path]) -> list[Path]:
+        """Remove every published result but those in the folders `keep`; what some process builds now stays too.
+
+        Returns:
+            The folders that were removed.
+        """
+        kept, removed = set(keep), []
+        for folder in sorted(self.artifacts.glob("*-*")):
+            name = folder.name.rpartition("-")[0]
+            if folder in kept or self.busy(name):
+                continue
+            with self.lock(name):
+                remove_tree(folder)
+            removed.append(folder)
+        return removed
 
     def remember_seconds(self, name: str, seconds: float) -> None:
         """Record how long a build took, for the next one to show."""

@@ -14,6 +14,8 @@ import typer
 from lab.build._errors import BuildError
 from lab.build._progress import clock, default_progress
 from lab.build._registry import session
+from lab.runtime.errors import ExitCode
+from lab.runtime.lock import who_runs
 
 
 def build(
@@ -23,11 +25,20 @@ def build(
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Take newer Debian packages where there are some.")
     ] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Afterwards remove results of older inputs. Refused while a lab runs.")
+    ] = False,
 ) -> None:
     """Build what is missing: kernel, machines' image, packages, container images, tools."""
     signal.signal(signal.SIGTERM, _interrupt)  # so that a build that is ended cleans up behind itself
     begin = time.monotonic()
     current = session()
+    if prune and only:
+        raise typer.BadParameter("--prune would keep only what --only names; leave one of them out")
+    running = who_runs("default") if prune else None
+    if running:
+        sys.stderr.write(f"--prune is refused: the lab {running['name']!r} runs from the cache; stop it first\n")
+        raise typer.Exit(ExitCode.REFUSED)
     try:
         results = current.ensure(
             only or list(current.recipes),
@@ -41,6 +52,9 @@ def build(
     except KeyboardInterrupt as error:
         sys.stderr.write("interrupted; what was finished is kept\n")
         raise typer.Exit(130) from error
+    if prune:
+        for folder in current.store.prune(result.folder for result in results.values()):
+            sys.stderr.write(f"removed {folder.name}\n")
     if json_output:
         listed = {
             name: {

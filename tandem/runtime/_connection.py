@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes_asyncio import client, config
@@ -43,11 +45,16 @@ class Connection:
         self._rest = RESTClientObject(settings)
         self._agent = user_agent
         self.base: str = str(settings.host).rstrip("/")
-        self.session: aiohttp.ClientSession = self._rest.pool_manager
+        # Its connector (TLS) without its session: that one trusts the environment, for which aiohttp asks the default
+        # thread pool twice in every request (netrc, proxies). A renewal must not wait for a pool that the controller's
+        # own blocking calls may fill, and credentials of a netrc file are none of ours.
+        self.session = aiohttp.ClientSession(
+            connector=self._rest.pool_manager.connector, connector_owner=False, read_bufsize=2**18
+        )
         self.options: Mapping[str, Any] = {
             name: value
             for name, value in (
-                ("proxy", settings.proxy),
+                ("proxy", settings.proxy or _proxy_of(self.base)),
                 ("proxy_headers", settings.proxy_headers),
                 ("server_hostname", settings.tls_server_name),
             )
@@ -75,6 +82,7 @@ class Connection:
 
     async def close(self) -> None:
         """Close all connections."""
+        await self.session.close()
         await self._rest.close()
 
     async def _renew(self, refresh: Callable[[], Awaitable[None]]) -> None:
@@ -83,6 +91,14 @@ class Connection:
         except (config.ConfigException, ValueError) as error:
             raise OSError(f"credentials cannot be read anew: {error}") from error
         self._fresh_until = time.monotonic() + REFRESH_SECONDS
+
+
+def _proxy_of(base: str) -> str | None:
+    """The proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY ask for, looked up once."""
+    address = urlsplit(base)
+    if address.hostname is None or proxy_bypass(address.hostname):
+        return None
+    return getproxies().get(address.scheme)
 
 
 @asynccontextmanager

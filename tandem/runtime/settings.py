@@ -101,6 +101,7 @@ class RunSettings:
             lease_duration=self.lease_duration,
             renew_deadline=self.renew_deadline,
             retry_period=self.retry_period,
+            request_timeout=min(ElectorSettings.request_timeout, self.renew_deadline),
         )
 
     def parts(self, controller: str) -> tuple[Shard, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -163,9 +163,9 @@ async def test_a_storm_of_410_after_a_restart_of_the_server_ends_with_every_cach
     async with connect_client(str(own_api.kubeconfig())) as client:
         await make(own_api, client, name, 500)
         followers = [Follower(client, name) for _ in range(20)]
-        async with asyncio.timeout(200):
+        async with AsyncExitStack() as stack, asyncio.timeout(200):
             for follower in followers:
-                await follower.running().__aenter__()
+                await stack.enter_async_context(follower.running())
             # Versions that the server's cache will not go back to: it begins anew at its restart.
             await asyncio.to_thread(own_api.kill_server)
             await asyncio.to_thread(own_api.start_server)
@@ -178,14 +178,14 @@ async def test_a_storm_of_410_after_a_restart_of_the_server_ends_with_every_cach
                 await follower.until(Key(name, "c00029"), "1", 120)
                 await follower.until(Key(name, "c00129"), None, 120)
             print(f"all 20 in step {time.monotonic() - started:.1f} s after the last change")
-        stored = await client.list(CONFIG_MAPS, namespace=name, limit=0, seconds=30)
-        versions = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in stored["items"]}
-        for follower in followers:
-            seen = {obj["metadata"]["name"]: obj["metadata"]["resourceVersion"] for obj in follower.cache}
-            assert seen == versions
-            assert len(follower.deleted) == 30
-            assert len(follower.seen.lists) <= 4
-        print("watches:", [follower.seen.watches for follower in followers][:3])
+            stored = await client.list(CONFIG_MAPS, namespace=name, limit=0, seconds=30)
+            versions = {item["metadata"]["name"]: item["metadata"]["resourceVersion"] for item in stored["items"]}
+            for follower in followers:
+                seen = {obj["metadata"]["name"]: obj["metadata"]["resourceVersion"] for obj in follower.cache}
+                assert seen == versions
+                assert len(follower.deleted) == 30
+                assert len(follower.seen.lists) <= 4
+            print("watches:", [follower.seen.watches for follower in followers][:3])
 
 
 async def test_compacted_versions_are_answered_with_410_and_what_was_deleted_is_told(

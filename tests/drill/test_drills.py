@@ -6,66 +6,31 @@ reported: `pytest -rP` shows them, and the reports stay in build/drill.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes_asyncio import client, config
 
+from lab.demo import gather_writers, workers_of
+from lab.story import Story
 from tandem.recovery import STAGES
 
 pytestmark = [pytest.mark.lab]
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMESPACE = "tandem-demo"
 WRITERS = ("ledger-hold", "ledger-replace", "control")
 
 
-@asynccontextmanager
-async def core(kubeconfig: Path) -> AsyncIterator[client.CoreV1Api]:
-    """The cluster's core API."""
-    settings = client.Configuration()
-    await config.load_kube_config(str(kubeconfig), client_configuration=settings, persist_config=False)
-    async with client.ApiClient(settings) as transport:
-        yield client.CoreV1Api(transport)
-
-
-async def ready_pod(api: client.CoreV1Api, app: str) -> Any:
-    """The app's one Ready pod that is not on its way out; waits for it."""
-    async with asyncio.timeout(180):
-        while True:
-            pods = (await api.list_namespaced_pod(NAMESPACE, label_selector=f"app.kubernetes.io/name={app}")).items
-            ready = [
-                pod
-                for pod in pods
-                if any(c.type == "Ready" and c.status == "True" for c in pod.status.conditions or [])
-                and not pod.metadata.deletion_timestamp
-            ]
-            if len(ready) == 1 == len(pods):
-                return ready[0]
-            await asyncio.sleep(1)
-
-
-async def gather(kubeconfig: Path) -> str:
-    """Bring the two ledgers together on one worker, so that one drill hits both; returns the worker.
-
-    They prefer each other's company when they are scheduled, so the one that moved away is started anew.
-    """
-    async with core(kubeconfig) as api:
-        for _ in range(3):
-            held, moved = await ready_pod(api, "ledger-hold"), await ready_pod(api, "ledger-replace")
-            if held.spec.node_name == moved.spec.node_name:
-                return str(held.spec.node_name)
-            await api.delete_namespaced_pod(moved.metadata.name, NAMESPACE)
-        return str((await ready_pod(api, "ledger-replace")).spec.node_name)
+def gather(story: Story) -> str:
+    """Bring the two ledgers together on one worker, so that one drill hits both; returns the worker."""
+    gather_writers(story)
+    [node] = workers_of("ledger-replace")
+    return node
 
 
 def drill(scenario: str, node: str, kubeconfig: Path) -> dict[str, Any]:
@@ -118,8 +83,8 @@ def assert_common(made: dict[str, Any]) -> None:
         assert made["apps"][name]["writers"]["doubled"] == 0, name
 
 
-async def test_power_loss_loses_and_doubles_nothing(deployed: Path) -> None:
-    node = await gather(deployed)
+def test_power_loss_loses_and_doubles_nothing(story: Story, deployed: Path) -> None:
+    node = gather(story)
     made = drill("power-loss", node, deployed)
     assert_common(made)
     assert made["apps"]["ledger-replace"]["writers"]["doubled"] == 0
@@ -129,8 +94,8 @@ async def test_power_loss_loses_and_doubles_nothing(deployed: Path) -> None:
     assert (ROOT / "build" / "drill" / "latest" / "report.png").stat().st_size > 10_000
 
 
-async def test_a_partition_doubles_writes_with_replace_and_none_with_hold(deployed: Path) -> None:
-    node = await gather(deployed)
+def test_a_partition_doubles_writes_with_replace_and_none_with_hold(story: Story, deployed: Path) -> None:
+    node = gather(story)
     made = drill("partition", node, deployed)
     assert_common(made)
     doubled = made["apps"]["ledger-replace"]["writers"]["doubled"]

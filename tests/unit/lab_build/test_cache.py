@@ -36,6 +36,17 @@ def test_published_result_is_found_with_its_facts(store: Store) -> None:
     assert list(store.work.iterdir()) == []
 
 
+def test_prune_removes_what_is_not_kept_and_not_being_built(store: Store) -> None:
+    kept = publish(store).folder
+    old, busy = store.artifacts / "thing-000000000000", store.artifacts / "other-part-000000000000"
+    for folder in (old, busy):
+        folder.mkdir()
+    with store.lock("other-part"):
+        assert store.prune([kept]) == [old]
+    assert (kept.exists(), old.exists(), busy.exists()) == (True, False, True)
+    assert store.prune([kept]) == [busy]
+
+
 def touch_content(folder: Path) -> None:
     path = folder / "one"
     times = path.stat()
