@@ -111,7 +111,7 @@ def status(code: int, reason: str, **more: object) -> dict[str, object]:
 async def test_every_answer_is_an_error_of_ours(tmp_path: Path, code: int, body: object, kind: type) -> None:
     async with talking_to(answers(code, body), tmp_path) as client:
         with pytest.raises(kind) as caught:
-            await client.get(PODS, "p", namespace="default", seconds=5)
+            await client.get(PODS, "p", namespace="default", seconds=30)
         assert type(caught.value) is kind
         assert "GET /api/v1/namespaces/default/pods/p" in str(caught.value)
         assert len(str(caught.value)) < 700
@@ -126,7 +126,7 @@ async def test_retry_after_is_read_from_the_header_and_from_the_status(tmp_path:
     ):
         async with talking_to(handler, tmp_path) as client:
             with pytest.raises(errors.TooManyRequests) as caught:
-                await client.get(NODES, "n", seconds=5)
+                await client.get(NODES, "n", seconds=30)
             assert caught.value.retry_after == expected
 
 
@@ -166,13 +166,13 @@ async def test_a_connection_that_goes_bad_is_unavailable_and_takes_no_longer_tha
         started = time.monotonic()
         with pytest.raises(errors.Unavailable):
             await client.replace(PODS, POD, seconds=0.5)
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 async def test_a_refused_connection_is_unavailable(tmp_path: Path) -> None:
     async with connect_client(kubeconfig(tmp_path, "http://127.0.0.1:1")) as client:
         with pytest.raises(errors.Unavailable):
-            await client.list(PODS, seconds=5)
+            await client.list(PODS, seconds=30)
 
 
 async def test_a_redirection_is_not_followed_with_our_credentials(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ async def test_a_redirection_is_not_followed_with_our_credentials(tmp_path: Path
 
     async with talking_to(elsewhere, tmp_path) as client:
         with pytest.raises(errors.Unavailable):
-            await client.replace(PODS, POD, seconds=5)
+            await client.replace(PODS, POD, seconds=30)
     assert len(asked) == 1
 
 
@@ -202,11 +202,11 @@ async def test_what_is_sent(tmp_path: Path) -> None:
         return web.json_response({"metadata": {}})
 
     async with talking_to(note, tmp_path) as client:
-        await client.list(PODS, namespace="a", label_selector="x in (1,2)", metadata_only=True, seconds=5)
-        await client.list(NODES, limit=0, continue_token="t/+", seconds=5)
-        await client.apply(PODS, POD, field_manager="m", seconds=5)
-        await client.patch_status(PODS, POD, field_manager="m", seconds=5)
-        await client.create(NODES, {"metadata": {"name": "n"}}, seconds=5)
+        await client.list(PODS, namespace="a", label_selector="x in (1,2)", metadata_only=True, seconds=30)
+        await client.list(NODES, limit=0, continue_token="t/+", seconds=30)
+        await client.apply(PODS, POD, field_manager="m", seconds=30)
+        await client.patch_status(PODS, POD, field_manager="m", seconds=30)
+        await client.create(NODES, {"metadata": {"name": "n"}}, seconds=30)
     plain = "application/json"
     assert seen == [
         ("GET", "/api/v1/namespaces/a/pods", {"labelSelector": "x in (1,2)", "limit": "500"}, "",
@@ -224,9 +224,9 @@ async def test_no_change_without_the_version_it_was_decided_on(tmp_path: Path) -
     bare: Object = {"metadata": {"name": "p", "namespace": "default"}, "status": {}}
     async with talking_to(answers(200, {}), tmp_path) as client:
         for write in (
-            client.replace(PODS, bare, seconds=5),
-            client.apply(PODS, bare, field_manager="m", seconds=5),
-            client.patch_status(PODS, bare, seconds=5),
+            client.replace(PODS, bare, seconds=30),
+            client.apply(PODS, bare, field_manager="m", seconds=30),
+            client.patch_status(PODS, bare, seconds=30),
         ):
             with pytest.raises(ValueError, match="resourceVersion"):
                 await write
@@ -251,8 +251,8 @@ def streams(*chunks: bytes, then: Handler | None = None) -> Handler:
     return handler
 
 
-async def watched(client: KubeClient, idle_seconds: float = 5) -> list[tuple[str, str]]:
-    events = client.watch(CONFIG_MAPS, resource_version="1", server_seconds=60, idle_seconds=idle_seconds, seconds=5)
+async def watched(client: KubeClient, idle_seconds: float = 30) -> list[tuple[str, str]]:
+    events = client.watch(CONFIG_MAPS, resource_version="1", server_seconds=60, idle_seconds=idle_seconds, seconds=30)
     return [(e["type"], e["object"]["metadata"]["resourceVersion"]) async for e in events]
 
 
@@ -290,7 +290,7 @@ async def test_how_a_watch_can_fail(tmp_path: Path, handler: Handler, kind: type
         with pytest.raises(kind) as caught:
             await watched(client, idle_seconds=0.5)
         assert type(caught.value) is kind
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 30
 
 
 async def test_a_token_that_was_replaced_is_read_after_a_401(tmp_path: Path) -> None:
@@ -302,8 +302,8 @@ async def test_a_token_that_was_replaced_is_read_after_a_401(tmp_path: Path) -> 
     async with talking_to(guarded, tmp_path) as client:
         (tmp_path / "token").write_text("second")
         with pytest.raises(errors.Unauthorized):
-            await client.list(PODS, seconds=5)
-        await client.list(PODS, seconds=5)
+            await client.list(PODS, seconds=30)
+        await client.list(PODS, seconds=30)
 
 
 async def test_a_token_that_grows_old_is_read_anew_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,12 +314,12 @@ async def test_a_token_that_grows_old_is_read_anew_in_time(tmp_path: Path, monke
         return web.json_response({"metadata": {}})
 
     async with talking_to(note, tmp_path) as client:
-        await client.list(PODS, seconds=5)
+        await client.list(PODS, seconds=30)
         (tmp_path / "token").write_text("second")
-        await client.list(PODS, seconds=5)
+        await client.list(PODS, seconds=30)
         started = time.monotonic()
         monkeypatch.setattr("tandem.runtime._connection.time.monotonic", lambda: started + 61)
-        await client.list(PODS, seconds=5)
+        await client.list(PODS, seconds=30)
     assert seen == ["Bearer first", "Bearer first", "Bearer second"]
 
 
@@ -343,7 +343,7 @@ async def test_the_pods_own_token_is_used_and_read_anew(tmp_path: Path, monkeypa
         token.write_text("")
         connection.forget_credentials()
         with pytest.raises(errors.Unavailable):
-            await client.list(PODS, seconds=5)
+            await client.list(PODS, seconds=30)
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -379,22 +379,22 @@ async def test_a_server_that_cannot_prove_who_it_is_gets_no_request(tmp_path: Pa
 
     async with talking_to(note, tmp_path, tls) as client:
         with pytest.raises(errors.Unavailable, match="certificate"):
-            await client.list(PODS, seconds=5)
+            await client.list(PODS, seconds=30)
     assert asked == []
     async with talking_to(note, tmp_path, tls, **{"certificate-authority": str(cert)}) as client:
-        await client.list(PODS, seconds=5)
+        await client.list(PODS, seconds=30)
     assert asked == ["/api/v1/pods"]
 
 
 async def test_no_request_waits_for_the_thread_pool_that_blocking_calls_fill(tmp_path: Path) -> None:
     async with talking_to(answers(200, {"metadata": {}}), tmp_path) as client:
-        await client.list(PODS, seconds=5)  # connected
+        await client.list(PODS, seconds=30)  # connected
         done = threading.Event()
         pool = ThreadPoolExecutor(1)
         asyncio.get_running_loop().set_default_executor(pool)
         blocked = asyncio.get_running_loop().run_in_executor(None, done.wait)
         try:
-            await client.list(PODS, seconds=1)
+            await client.list(PODS, seconds=30)  # it would wait for ever
         finally:
             done.set()
             await blocked
@@ -407,10 +407,10 @@ async def test_a_proxy_of_the_environment_is_used_and_can_be_bypassed(
     monkeypatch.setenv("no_proxy", "elsewhere.example")
     async with talking_to(answers(200, {"metadata": {}}), tmp_path) as client:
         with pytest.raises(errors.Unavailable):
-            await client.list(PODS, seconds=5)
+            await client.list(PODS, seconds=30)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     async with talking_to(answers(200, {"metadata": {}}), tmp_path) as client:
-        await client.list(PODS, seconds=5)
+        await client.list(PODS, seconds=30)
 
 
 async def test_a_kubeconfig_that_cannot_be_used_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
