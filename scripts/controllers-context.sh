@@ -20,4 +20,6 @@ parts=(__init__.py _checklist _recovery checklist.py controllers drill/__init__.
 mkdir -p "$folder/site/tandem"
 (cd "$root/tandem" && find "${parts[@]}" -name '*.py' -print0 | tar --null --files-from=- --create) |
     tar --extract --directory "$folder/site/tandem"
+# The image runs as a user of its own, who must be able to read it whatever umask this ran under.
+chmod -R a+rX "$folder/site"
 cp "$root/tandem/controllers/Containerfile" "$folder/Containerfile"

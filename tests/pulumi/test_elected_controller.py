@@ -132,7 +132,7 @@ def test_both_pass_the_checklist(made: Any) -> None:
 
 
 def test_both_come_from_a_stack_s_settings() -> None:
-    apps: dict[str, dict[str, object]] = {
+    apps: dict[str, dict[str, Any]] = {
         "auditor": {"kind": "auditor", "image": IMAGE, "environment": "staging"},
         "sweeper": {
             "kind": "elected-controller",
