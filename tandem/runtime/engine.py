@@ -110,9 +110,10 @@ class Engine:
         finally:
             self._following = False
 
-    async def work(self, fence: Fence, shutdown: Shutdown | None = None) -> None:
+    async def work(self, fence: Fence, shutdown: Shutdown | None = None, *, lease: Object | None = None) -> None:
         """Reconcile everything, then what changes, for as long as we may.
 
+        `lease` names the Lease of the lead; an Event about it says who leads now.
         Returns when a shutdown was requested and nothing is in flight any more, or when the fence has closed. Cancel
         it to cut short what is in flight; it ends when that has ended. `follow` must run meanwhile.
 
@@ -146,6 +147,8 @@ class Engine:
             for obj in cache:
                 for key in watch.maps(obj):
                     queue.add(key)
+        if lease is not None:
+            events.record(lease, "Normal", "LeaderElection", f"{self._instance} became leader", action="Lead")
         self._log.info("working", epoch=fence.epoch, keys=len(queue), workers=settings.concurrency)
         try:
             async with asyncio.TaskGroup() as group:

@@ -28,6 +28,7 @@ from tandem.runtime.fence import OpenFence
 from tandem.runtime.health import Health
 from tandem.runtime.logging import configure, get_logger
 from tandem.runtime.metrics import ElectionMetrics, Metrics
+from tandem.runtime.resources import LEASES, Object
 from tandem.runtime.scope import Shard
 from tandem.runtime.settings import RunSettings
 from tandem.runtime.shutdown import Shutdown
@@ -88,7 +89,9 @@ async def _process(controller: Controller, settings: RunSettings, metrics: Metri
     log = get_logger("process").bind(controller=controller.name)
     try:
         async with (
-            Shutdown(drain_seconds=settings.drain_seconds) as shutdown,
+            Shutdown(
+                drain_seconds=settings.drain_seconds, trigger=settings.trigger() if settings.trigger else None
+            ) as shutdown,
             connected(settings.kubeconfig, f"tandem/{controller.name}", metrics) as cluster,
         ):
             status = await serve(controller, settings, cluster, shutdown=shutdown, metrics=metrics)
@@ -191,7 +194,16 @@ async def _lead(
     )
     try:
         async with elector as leadership:
-            await engine.work(leadership, shutdown)
+            lease: Object = {
+                "apiVersion": LEASES.api_version,
+                "kind": LEASES.kind,
+                "metadata": {
+                    "name": election.lease_name,
+                    "namespace": election.namespace,
+                    "uid": leadership.lease_uid,
+                },
+            }
+            await engine.work(leadership, shutdown, lease=lease)
     except NotElected:
         return False
     except LeadershipLost as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -48,6 +48,7 @@ class RunSettings:
             every shard has pods of its own; with all, two pods share the shards and either can take over everything.
         drain_seconds: so long may work in flight take after the first signal. With 5 s for the release and 10 s to
             spare it has to fit into terminationGracePeriodSeconds: 45 makes 60.
+        trigger: makes an awaitable that asks the process to end, like a signal, when it is done.
         health_host: where to answer probes; empty is every address.
         health_port: 0 takes any free port; None answers nowhere.
         kubeconfig: path; None looks for the usual ones, see `connect_client`.
@@ -70,6 +71,7 @@ class RunSettings:
     shards: tuple[Shard, ...] = ()
     candidate_for: tuple[str, ...] = ()
     drain_seconds: float = DRAIN_SECONDS
+    trigger: Callable[[], Awaitable[object]] | None = None
     health_host: str = ""
     health_port: int | None = PORT
     kubeconfig: str | None = None

@@ -12,7 +12,7 @@ from tandem.runtime._election.store import ApiLeaseStore
 from tandem.runtime.controller import Context, Controller, ControllerSettings, Done, Result, Watch
 from tandem.runtime.errors import Unavailable
 from tandem.runtime.process import LOST, Cluster, serve
-from tandem.runtime.resources import CONFIG_MAPS, LEASES, Key, Object
+from tandem.runtime.resources import CONFIG_MAPS, EVENTS, LEASES, Key, Object
 from tandem.runtime.scope import Scope, Shard
 from tandem.runtime.settings import RunSettings
 from tandem.runtime.shutdown import Shutdown
@@ -124,6 +124,8 @@ async def test_one_leads_the_other_is_warm_and_takes_over_at_once_when_the_lease
     assert [r for r in world.cluster.requests if r == ("b", "list", "configmaps")] == lists
     assert await world.end("b") == 0
     assert world.holder() == ""
+    said = [(event["regarding"]["kind"], event["note"]) for event in world.cluster.objects(EVENTS)]
+    assert sorted(said) == [("Lease", "a became leader"), ("Lease", "b became leader")]
 
 
 @virtual
