@@ -29,7 +29,7 @@ async def cluster_profile(api: Api) -> LiveProfile:
     """The profile that a running cluster amounts to, read from its API alone.
 
     Flags and variables come from the control plane's static pods, kubelets' numbers from their live configuration
-    (configz) where these credentials may ask for it, else from kubeadm's `kubelet-config`. A kubelet's environment is
+    (configz) where these credentials may ask for it, else from kubeadm's documents. A kubelet's environment is
     not shown by any API, so the controller-manager's HTTP/2 time-outs stand for both, and a remark says so.
 
     Raises:
@@ -37,7 +37,7 @@ async def cluster_profile(api: Api) -> LiveProfile:
     """
     nodes = await api.items("/api/v1/nodes")
     version = str((await api.get("/version")).get("gitVersion", ""))
-    seen = [await _kubelet_document(api)]
+    seen = await _documents(api)
     remarks = ["the HTTP/2 time-outs of kubelets are not shown by the API; the controller-manager's are taken"]
     configz, refused = await _configz(api, nodes)
     seen += configz
@@ -46,7 +46,7 @@ async def cluster_profile(api: Api) -> LiveProfile:
     pods = await api.items(f"{_SYSTEM}/pods", labelSelector="tier=control-plane")
     programs = [_static_pod(pod) for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["name"]))]
     if not any(sighting.arguments for sighting in programs):
-        remarks.append("no static pod of the control plane is visible; its flags are assumed to be the defaults")
+        remarks.append("no static pod of the control plane is visible; what kubeadm-config says of its flags is taken")
     control_plane = [node["metadata"].get("labels", {}) for node in nodes]
     control_plane = [labels for labels in control_plane if _CONTROL_PLANE in labels]
     excluded = bool(control_plane) and all(_EXCLUDED in labels for labels in control_plane)
@@ -54,13 +54,27 @@ async def cluster_profile(api: Api) -> LiveProfile:
     return LiveProfile(live.profile, live.sources, (*live.remarks, *remarks))
 
 
-async def _kubelet_document(api: Api) -> Sighting:
-    """KubeletConfiguration as kubeadm keeps it; nothing where the cluster was not made by kubeadm."""
+async def _documents(api: Api) -> list[Sighting]:
+    """What kubeadm's two documents say; nothing where the cluster was not made by kubeadm."""
     import yaml  # noqa: PLC0415  (half of the start-up time of a command that mostly prints numbers)
 
-    found = await api.find(f"{_SYSTEM}/configmaps/kubelet-config")
-    document = yaml.safe_load((found or {}).get("data", {}).get("kubelet", "")) or {}
-    return Sighting("ConfigMap kubelet-config", configuration=document)
+    texts = {}
+    for name, key in (("kubeadm-config", "ClusterConfiguration"), ("kubelet-config", "kubelet")):
+        found = await api.find(f"{_SYSTEM}/configmaps/{name}")
+        texts[name] = yaml.safe_load((found or {}).get("data", {}).get(key, "")) or {}
+    seen = [
+        _section(texts["kubeadm-config"].get(component) or {}, f"ConfigMap kubeadm-config, {component}")
+        for component in ("apiServer", "controllerManager")
+    ]
+    return [*seen, Sighting("ConfigMap kubelet-config", configuration=texts["kubelet-config"])]
+
+
+def _section(section: Object, where: str) -> Sighting:
+    """Flags and plain variables of one component of a ClusterConfiguration (lists of v1beta4, maps of v1beta3)."""
+    given = section.get("extraArgs") or {}
+    pairs = given.items() if isinstance(given, dict) else ((entry["name"], entry.get("value", "")) for entry in given)
+    variables = {e["name"]: str(e["value"]) for e in section.get("extraEnvs") or [] if "value" in e}
+    return Sighting(where, {str(name): str(value) for name, value in pairs}, variables)
 
 
 async def _configz(api: Api, nodes: list[Object]) -> tuple[list[Sighting], str]:

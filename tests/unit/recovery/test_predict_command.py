@@ -16,6 +16,12 @@ from tandem.cli import app
 from tandem.drill.api import ApiError
 
 KUBELET_CONFIG = "nodeLeaseDurationSeconds: 8\nnodeStatusUpdateFrequency: 10s\nnodeStatusReportFrequency: 5m0s\n"
+KUBEADM_CONFIG = """
+apiServer: {extraArgs: {default-unreachable-toleration-seconds: "5"}}
+controllerManager:
+  extraArgs: [{name: node-monitor-grace-period, value: 31s}]
+  extraEnvs: [{name: HTTP2_PING_TIMEOUT_SECONDS, value: "2"}]
+"""
 
 
 def static_pod(component: str, *words: str, env: dict[str, str] | None = None) -> dict[str, Any]:
@@ -37,6 +43,9 @@ class FakeApi:
             "/version": {"gitVersion": "v1.36.3"},
             "/api/v1/nodes": [{"metadata": {"name": "cp1", "labels": labels}}, {"metadata": {"name": "w1"}}],
             "/api/v1/namespaces/kube-system/configmaps/kubelet-config": {"data": {"kubelet": KUBELET_CONFIG}},
+            "/api/v1/namespaces/kube-system/configmaps/kubeadm-config": {
+                "data": {"ClusterConfiguration": KUBEADM_CONFIG}
+            },
             "/api/v1/namespaces/kube-system/pods": [
                 static_pod(
                     "kube-controller-manager",
@@ -98,6 +107,21 @@ def test_kubelets_that_differ_from_their_document_and_each_other_are_told(monkey
     assert "grace-heartbeats" in done.output
     assert "node_lease_duration_seconds: kubelet of cp1 says 8, kubelet of w1 40" in done.output
     assert "pod kube-controller-manager-cp1" in done.output
+
+
+def test_without_static_pods_kubeadms_document_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = FakeApi(may_ask_kubelets=False)
+    api.answers["/api/v1/namespaces/kube-system/pods"] = []
+    live = json.loads(run(monkeypatch, api, "--json").output)["live"]
+    assert live["settings"]["node_monitor_grace_period_seconds"] == 31
+    assert live["settings"]["unreachable_toleration_seconds"] == 5
+    assert live["sources"]["node_monitor_grace_period_seconds"] == "ConfigMap kubeadm-config, controllerManager"
+    assert any("no static pod" in remark for remark in live["remarks"])
+
+
+def test_a_document_that_the_programs_do_not_follow_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = run(monkeypatch, FakeApi(may_ask_kubelets=False))
+    assert "kubeadm-config, controllerManager says 31, pod kube-controller-manager-cp1 27" in done.output
 
 
 def test_a_cluster_that_flaps_or_misses_the_target_fails(monkeypatch: pytest.MonkeyPatch) -> None:
