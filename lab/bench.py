@@ -23,6 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from lab.benches import controllers, election
 from lab.demo import VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
 
@@ -179,11 +180,60 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
+def beside_peers(name: str, samples: Samples, *, ours: str = "tandem", unit: str = "s") -> Result:
+    """A result of ours, with all other kinds of the same run as peers."""
+    others = {kind: values for kind, values in samples.items() if kind != ours}
+    return summarise(name, samples[ours], unit=unit, peers=others)
+
+
+def reconcile_10k(_: Story) -> Result:
+    """From its start to 10,000 objects written; CPU and a second pass without a write as peers."""
+    found = controllers.reconcile_and_cache()
+    return beside_figures("reconcile-10k", "write", found, leave_out=("memory",))
+
+
+def cache_10k(_: Story) -> Result:
+    """Memory with 10,000 objects cached, after a pass without a write."""
+    return beside_peers("cache-10k", controllers.reconcile_and_cache()["memory"], unit="MiB")
+
+
+def bench_shards(_: Story) -> Result:
+    """Ours with 1, 2 and 3 shards on 10,000 objects: wall time; CPU and memory of the dearest process as peers."""
+    return beside_figures("shards", "wall", controllers.shards(), ours="1 shards")
+
+
+def bench_solo_gap(_: Story) -> Result:
+    """One instance replaced by another: SIGTERM to the successor's first reconcile; the stages before as peers."""
+    return beside_peers("solo-gap", controllers.solo_gap(), ours="first")
+
+
+def beside_figures(
+    name: str, main_figure: str, found: dict[str, Samples], *, ours: str = "tandem", leave_out: Sequence[str] = ()
+) -> Result:
+    """A result of one figure of ours; all else that was measured in the same run as peers named `kind: figure`."""
+    peers = {
+        f"{kind}: {figure}": values
+        for figure, kinds in found.items()
+        for kind, values in kinds.items()
+        if figure not in leave_out and (kind, figure) != (ours, main_figure)
+    }
+    return summarise(name, found[main_figure][ours], peers=peers)
+
+
 BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "lab-build": bench_lab_build,
     "lab-up": bench_lab_up,
     "site": bench_site,
     "pulumi-up": bench_pulumi,
+    "handover-kill": lambda _: beside_peers("handover-kill", election.handover_kill()),
+    "handover-release": lambda _: beside_peers("handover-release", election.handover_release()),
+    "reconcile-10k": reconcile_10k,
+    "cache-10k": cache_10k,
+    "shards": bench_shards,
+    "solo-gap": bench_solo_gap,
+    "requests-per-minute": lambda _: beside_peers(
+        "requests-per-minute", election.requests_per_minute(), ours="tandem leading", unit="requests/min"
+    ),
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),

@@ -8,6 +8,8 @@ import typer
 from rich.console import Console
 
 from tandem import __version__
+from tandem.audit.cli import audit
+from tandem.conform.cli import conform
 from tandem.docs import profiles_page
 from tandem.drill.cli import app as drill
 from tandem.predict import predict
@@ -16,6 +18,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A two-worker cluster that survives the loss of one."
 )
 app.add_typer(drill, name="drill")
+app.command()(audit)
+app.command()(conform)
 
 
 @app.callback(invoke_without_command=True)

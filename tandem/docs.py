@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from tandem import recovery
+from tandem import checklist, labels, recovery
 from tandem.recovery import PROFILES, STAGES, Behaviour, Knob, RecoveryProfile
 
 _BEHAVIOURS: Final[tuple[tuple[Behaviour, str], ...]] = (
@@ -64,6 +64,63 @@ def profiles_page() -> str:
         lines.append(f"- `{profile.name}`: nothing." if not found else f"- `{profile.name}`:")
         lines += [f"  - **{f.level}** `{f.rule}`: {f.message}. Way out: {f.fix}." for f in found]
     return "\n".join(lines) + "\n"
+
+
+def checklist_page() -> str:
+    """The page on the availability checklist: every rule with its levels, and the labels and annotations it reads."""
+    environments = checklist.ENVIRONMENTS
+    rules = checklist.RULES
+    shown = [
+        [
+            f"`{rule.id}`",
+            _cell(rule.title),
+            _cell(rule.why),
+            f"`{_cell(rule.fix)}`" if ":" in rule.fix else _cell(rule.fix),
+            *(rule.levels[environment] for environment in environments),
+            "yes" if rule.cel else "-",
+        ]
+        for rule in rules
+    ]
+    lines = [
+        "# The availability checklist",
+        "",
+        f"{len(rules)} rules for two workers, one table (`tandem/checklist.py`). The components build nothing that",
+        "breaks them; `tandem audit` and the auditor controller report what does. An object with the label",
+        f"`{labels.WORKLOAD}` (`{'`, `'.join(labels.WORKLOAD_KINDS)}`) says what it is and is judged at the level of",
+        "its environment. Of others the kind is guessed: such a finding is marked `inferred` and is a warning at most.",
+        f"`{labels.EXEMPT_PREFIX}RULE: reason` (three words or more) lets an object through one rule; the finding",
+        "stays listed, with its reason. *CEL*: one object alone shows it, so an admission policy can refuse it too;",
+        "judge and expression are held to the same manifests.",
+        "",
+        *_table(
+            ["rule", "what must hold", "why it hurts on two workers", "what mends it", *environments, "CEL"], shown
+        ),
+        "",
+        "## What an object says about itself",
+        "",
+        *_table(["label or annotation", "meaning"], _STATED),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+_STATED: Final = (
+    (f"label `{labels.WORKLOAD}`", "what it is: `spread`, `single-writer`, `node-agent` or `controller`"),
+    (f"`{labels.LEASE}`", "a controller that is elected: its Lease, several with commas"),
+    (f"`{labels.LEASE_SECONDS}`", "lease duration, renew deadline and retry period, as `15/10/2`"),
+    (f"`{labels.DRAIN_SECONDS}`", "what it needs between SIGTERM and its exit"),
+    (f"`{labels.SHARD_OF}`, `{labels.SCOPE}`", "a shard: of which controller; `namespaces=a,b` or `labels=K=V`"),
+    (f"`{labels.FIELD_MANAGER}`", "the field manager of its writes"),
+    (f"`{labels.CONFORMANCE}`", "the image that was run, then what was shown: `IMAGE idempotent shutdown lost-lead`"),
+    (f"`{labels.WHEN_UNREACHABLE}`", "a single writer: `hold` or `replace`"),
+    (f"`{labels.REBALANCED_BY}`", "who brings crowded replicas apart after a node's return"),
+    (f"`{labels.AUTOSCALED}`", "the bounds of its autoscaler, as `2-6`; `spec.replicas` is then left out"),
+    (f"`{labels.STATEFUL_SET_REASON}`", "why it must be a StatefulSet"),
+    (f"label `{labels.SHARED_STORAGE}` on a StorageClass", "its volumes are reached from both workers"),
+)  # fmt: skip
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 def _setting(knob: Knob, profiles: Sequence[RecoveryProfile]) -> list[str]:

@@ -203,7 +203,7 @@ def _print(
     for name, found in findings.items():
         for finding in found:
             colour = "red" if finding.level == "error" else "yellow"
-            console.print(f"[{colour}]{name}[/{colour}] {finding}", highlight=False)
+            console.print(f"[{colour}]{name}[/{colour}] {finding.level}: {finding}", highlight=False)
 
 
 def _settings_table(chosen: list[RecoveryProfile], live: LiveProfile) -> Table:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from tandem._recovery.check import (
     KUBELET_MAX_BACKOFF_SECONDS,
-    Finding,
     api_stall_seconds,
     check,
     check_target,
@@ -63,6 +62,7 @@ from tandem._recovery.settings import (
     pod_tolerations,
 )
 from tandem._recovery.steps import PART_FIELDS, NoSafeOrderError, Part, Step, steps
+from tandem.findings import Finding
 
 __all__ = [
     "ARTICLE",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from dataclasses import fields
+from typing import Final
 
 from tandem._recovery.knobs import KNOBS, default
 from tandem._recovery.model import Pace, bound_seconds
 from tandem._recovery.profiles import PROFILES, RecoveryProfile
+from tandem.findings import Finding
 
 KUBELET_MAX_BACKOFF_SECONDS: Final = 7.0
 """A kubelet that failed to renew waits 0.2 s, doubling, at most this long before it tries again (same file)."""
@@ -20,20 +21,6 @@ LEADER_JITTER_FACTOR: Final = 1.2
 
 MIN_HEARTBEATS_PER_GRACE: Final = 4.0
 """Fewer heartbeats than this within the grace period and one slow write makes a live node flap."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One judgement of `check`: `error` is to be refused unless the operator opts in by the rule's name."""
-
-    level: Literal["error", "warning"]
-    rule: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        """The finding as one line for a terminal or a log."""
-        return f"{self.level}: {self.rule}: {self.message}. Way out: {self.fix}"
 
 
 def stale_view_seconds(outage_seconds: float) -> float:

@@ -58,7 +58,7 @@ def test_inventory_refusals(
         assert word in findings[0]
 
 
-TABLE: list[dict[str, Any]] = yaml.safe_load((ROOT / "molecule/bad-input/table.yml").read_text())
+TABLE: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/unit/ansible/fixtures/wrong-inputs.yml").read_text())
 LAB_GROUPS = {"control_plane": ["cp1"], "workers": ["w1", "w2"], "nfs_server": ["nfs1"]}
 LAB_ADDRESSES = {"cp1": "10.77.0.10", "w1": "10.77.0.11", "w2": "10.77.0.12", "nfs1": "10.77.0.20"}
 

@@ -1,0 +1,1 @@
+"""Benchmarks that need no machines: what `lab.bench` registers from here."""

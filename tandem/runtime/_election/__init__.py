@@ -1,0 +1,1 @@
+"""The election: pure core, record, guard and store. Public names are those of `tandem.runtime`."""
