@@ -93,6 +93,7 @@ docs: venv ## Regenerate the tables and figures in docs/ and README.md
 upgrade-pins: venv ## Recompile requirements.txt from requirements.in, with hashes; tidy the Go modules
 	@$(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --output-file requirements.txt requirements.in
+	@$(BIN)/python scripts/controllers-requirements.py > tandem/controllers/requirements.txt
 	@scripts/tidy-go-modules.sh
 
 .PHONY: clean

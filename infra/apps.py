@@ -12,6 +12,10 @@ import pulumi
 from infra.components import (
     App,
     AppArgs,
+    Auditor,
+    AuditorArgs,
+    ElectedController,
+    ElectedControllerArgs,
     NodeAgent,
     NodeAgentArgs,
     SharedStorage,
@@ -39,6 +43,8 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         SingleWriterApp.kind: Kind(SingleWriterAppArgs, SingleWriterApp),
         NodeAgent.kind: Kind(NodeAgentArgs, NodeAgent),
         StatefulApp.kind: Kind(StatefulAppArgs, StatefulApp),
+        ElectedController.kind: Kind(ElectedControllerArgs, ElectedController),
+        Auditor.kind: Kind(AuditorArgs, Auditor),
     }
 )
 

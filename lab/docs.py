@@ -1,6 +1,7 @@
 """`make docs`: make the generated pages from what is committed; `--check` says which are out of date.
 
 - `docs/profiles.md`: the table of profiles and predictions, from `tandem.recovery`;
+- `docs/checklist.md`: every rule of the availability checklist, from `tandem.checklist`;
 - `docs/benchmarks.md`: every committed result under `docs/bench/`;
 - `docs/roles.md`: every variable of every role, from its `meta/argument_specs.yml`.
 """
@@ -18,7 +19,7 @@ import typer
 import yaml
 
 from lab.story import ROOT
-from tandem.docs import profiles_page
+from tandem.docs import checklist_page, profiles_page
 
 DOCS = ROOT / "docs"
 GENERATED = "<!-- Made by `make docs`; do not edit. -->\n"
@@ -103,6 +104,7 @@ def _default(value: object) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "profiles.md": lambda: f"{GENERATED}\n{profiles_page()}",
+    "checklist.md": lambda: f"{GENERATED}\n{checklist_page()}",
     "benchmarks.md": benchmarks_page,
     "roles.md": roles_page,
 }

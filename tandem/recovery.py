@@ -15,12 +15,35 @@ v1.36.3) and was corrected where the lab disagreed. With R the heartbeat interva
 
 from __future__ import annotations
 
-from tandem._recovery.check import KUBELET_MAX_BACKOFF_SECONDS, Finding, api_stall_seconds, check, check_target
-from tandem._recovery.model import BEHAVIOURS, STAGES, Behaviour, Pace, Stage, Window, bound_seconds, predict
+from tandem._recovery.check import (
+    KUBELET_MAX_BACKOFF_SECONDS,
+    api_stall_seconds,
+    check,
+    check_target,
+    stale_view_seconds,
+    tolerated_stall_seconds,
+)
+from tandem._recovery.duration import duration, seconds
+from tandem._recovery.knobs import KNOBS, MINORS, Knob, Minor, UnknownMinorError, default, knob, minor_of
+from tandem._recovery.live import LiveProfile, Sighting, flag_values, live_profile
+from tandem._recovery.model import (
+    BEHAVIOURS,
+    FORMULAS,
+    STAGES,
+    Behaviour,
+    Formula,
+    Pace,
+    Stage,
+    Window,
+    bound_seconds,
+    predict,
+    write_queue_seconds,
+)
 from tandem._recovery.profiles import (
     ARTICLE,
     BALANCED,
     DEFAULT_PROFILE,
+    FAST,
     PROFILES,
     STOCK,
     RecoveryProfile,
@@ -38,21 +61,37 @@ from tandem._recovery.settings import (
     managed_names,
     pod_tolerations,
 )
+from tandem._recovery.steps import PART_FIELDS, NoSafeOrderError, Part, Step, steps
+from tandem.findings import Finding
 
 __all__ = [
     "ARTICLE",
     "BALANCED",
     "BEHAVIOURS",
     "DEFAULT_PROFILE",
+    "FAST",
+    "FORMULAS",
+    "KNOBS",
     "KUBELET_MAX_BACKOFF_SECONDS",
+    "MINORS",
+    "PART_FIELDS",
     "PROFILES",
     "STAGES",
     "STOCK",
     "Behaviour",
     "Finding",
+    "Formula",
+    "Knob",
+    "LiveProfile",
+    "Minor",
+    "NoSafeOrderError",
     "Pace",
+    "Part",
     "RecoveryProfile",
+    "Sighting",
     "Stage",
+    "Step",
+    "UnknownMinorError",
     "UnknownProfileError",
     "Window",
     "api_server_args",
@@ -62,12 +101,23 @@ __all__ = [
     "check_target",
     "controller_manager_args",
     "controller_manager_env",
+    "default",
+    "duration",
+    "flag_values",
     "from_dict",
+    "knob",
     "kubelet_configuration",
     "kubelet_env",
+    "live_profile",
     "managed_names",
+    "minor_of",
     "pod_tolerations",
     "predict",
     "profile",
+    "seconds",
+    "stale_view_seconds",
+    "steps",
     "to_dict",
+    "tolerated_stall_seconds",
+    "write_queue_seconds",
 ]

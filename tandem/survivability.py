@@ -8,29 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from tandem.drill.apps import App
 from tandem.drill.observe import condition
+from tandem.findings import Finding
 from tandem.recovery import RecoveryProfile, pod_tolerations
 
 Object = Mapping[str, Any]
 
 CONTROL_PLANE: Final = "node-role.kubernetes.io/control-plane"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Why a drill is refused (`error`), or what its reader should know (`warning`)."""
-
-    level: Literal["error", "warning"]
-    rule: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        """The problem as one line."""
-        return f"{self.rule}: {self.message}. Way out: {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -52,7 +39,7 @@ def workers(snapshot: Snapshot) -> dict[str, Object]:
     return {node["metadata"]["name"]: node for node in snapshot.nodes if not is_control_plane(node)}
 
 
-def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tuple[Problem, ...]:
+def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tuple[Finding, ...]:
     """What speaks against losing this node now.
 
     Args:
@@ -70,7 +57,7 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
     problems = []
     if condition(mine[node], "Ready") != "True":
         problems.append(_error("node-not-ready", f"{node} is not Ready already", f"see `kubectl describe node {node}`"))
-    survivors = {name: worker for name, worker in mine.items() if name != node and _usable(worker)}
+    survivors = {name: worker for name, worker in mine.items() if name != node and usable(worker)}
     if not survivors:
         others = {name: condition(worker, "Ready") for name, worker in mine.items() if name != node}
         state = ", ".join(f"{name} Ready={ready}" for name, ready in others.items()) or "there is no other worker"
@@ -78,11 +65,11 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
         problems.append(_error("no-survivor", f"no other worker could take the pods of {node}: {state}", fix))
         return tuple(problems)
     moving = _moving(snapshot, node)
-    problems += _missing_images(moving, survivors)
-    problems += _missing_capacity(moving, survivors, snapshot.pods)
+    problems += missing_images(moving, survivors)
+    problems += missing_capacity(moving, survivors, snapshot.pods)
     if profile is None:
         problems.append(
-            Problem(
+            Finding(
                 "warning",
                 "no-profile",
                 "the cluster records no recovery profile, so nothing can be predicted",
@@ -90,11 +77,12 @@ def judge(snapshot: Snapshot, node: str, profile: RecoveryProfile | None) -> tup
             )
         )
     else:
-        problems += _unfit_tolerations(snapshot, profile)
+        problems += unfit_tolerations(snapshot, profile)
     return tuple(problems)
 
 
-def _usable(node: Object) -> bool:
+def usable(node: Object) -> bool:
+    """Whether a node can take pods: Ready and schedulable."""
     return condition(node, "Ready") == "True" and not node["spec"].get("unschedulable", False)
 
 
@@ -112,7 +100,8 @@ def _moving(snapshot: Snapshot, node: str) -> list[Object]:
     ]
 
 
-def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> list[Problem]:
+def missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> list[Finding]:
+    """An error for each image of these pods that a survivor would have to pull first."""
     problems = []
     present = {
         name: {image_name(i) for image in node["status"].get("images") or [] for i in image.get("names") or []}
@@ -129,9 +118,10 @@ def _missing_images(pods: Iterable[Object], survivors: Mapping[str, Object]) -> 
     return problems
 
 
-def _missing_capacity(
+def missing_capacity(
     pods: Iterable[Object], survivors: Mapping[str, Object], all_pods: Iterable[Object]
-) -> list[Problem]:
+) -> list[Finding]:
+    """An error for each of these pods that no survivor has room for, beside what runs there already."""
     free: dict[str, dict[str, float]] = {}
     for name, node in survivors.items():
         room = {key: quantity(value) for key, value in node["status"]["allocatable"].items() if key in _RESOURCES}
@@ -158,12 +148,15 @@ def _missing_capacity(
     return problems
 
 
-def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Problem]:
+def unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Finding]:
+    """An error for each pod of a watched app that does not carry the profile's tolerations, a warning for others."""
     wanted = {str(t["key"]): t["tolerationSeconds"] for t in pod_tolerations(profile)}
     problems = []
     strangers: list[str] = []
     for pod in snapshot.pods:
         meta = pod["metadata"]
+        if "deletionTimestamp" in meta:  # on its way out, as after a change of the tolerations just now
+            continue
         app = next(
             (a for a in snapshot.apps if a.namespace == meta["namespace"] and a.owns(meta.get("labels") or {})), None
         )
@@ -185,7 +178,7 @@ def _unfit_tolerations(snapshot: Snapshot, profile: RecoveryProfile) -> list[Pro
     if strangers:
         message = f"other pods still have other tolerations than profile {profile.name}: {_list(sorted(strangers), 6)}"
         problems.append(
-            Problem("warning", "stale-tolerations", message, "restart their workloads to take the new defaults")
+            Finding("warning", "stale-tolerations", message, "restart their workloads to take the new defaults")
         )
     return problems
 
@@ -236,8 +229,8 @@ def image_name(name: str) -> str:
     return name if "@" in name or ":" in last else f"{name}:latest"
 
 
-def _error(rule: str, message: str, fix: str) -> Problem:
-    return Problem("error", rule, message, fix)
+def _error(rule: str, message: str, fix: str) -> Finding:
+    return Finding("error", rule, message, fix)
 
 
 def _list(names: Iterable[str], limit: int = 20) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from infra.components._app import App, AppArgs
+from infra.components.auditor import Auditor, AuditorArgs
+from infra.components.elected_controller import ElectedController, ElectedControllerArgs, RightsArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
 from infra.components.shared_storage import SharedStorage, SharedStorageArgs
 from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
@@ -13,8 +15,13 @@ from infra.components.workspace import Workspace, WorkspaceArgs
 __all__ = [
     "App",
     "AppArgs",
+    "Auditor",
+    "AuditorArgs",
+    "ElectedController",
+    "ElectedControllerArgs",
     "NodeAgent",
     "NodeAgentArgs",
+    "RightsArgs",
     "SharedStorage",
     "SharedStorageArgs",
     "SingleWriterApp",

@@ -55,6 +55,9 @@ def pod_template(
     tolerations: Sequence[TolerationArgs] = (),
     spread: Sequence[TopologySpreadConstraintArgs] = (),
     on_control_plane: bool = False,
+    command: Sequence[str] = (),
+    ready_path: str | None = None,
+    service_account: str | None = None,
 ) -> PodTemplateSpecArgs:
     """The template of an app's pods.
 
@@ -67,6 +70,9 @@ def pod_template(
         tolerations: how long a pod stays bound to a node that is gone.
         spread: topology spread constraints.
         on_control_plane: allow control plane nodes.
+        command: what the container runs; the image's own when empty.
+        ready_path: asked by the readiness probe when it is another than `health_path`.
+        service_account: whose token the pods mount; None mounts none.
     """
     volumes = [VolumeArgs(name="tmp", empty_dir=EmptyDirVolumeSourceArgs(size_limit="64Mi"))]
     mounts = [VolumeMountArgs(name="tmp", mount_path="/tmp")]  # noqa: S108 - a volume of the pod's own
@@ -81,6 +87,7 @@ def pod_template(
     container = ContainerArgs(
         name=CONTAINER,
         image=args.image,
+        command=list(command) or None,
         image_pull_policy=args.image_pull_policy,
         ports=[ContainerPortArgs(name="http", container_port=args.port, protocol="TCP")],
         env=env,
@@ -89,7 +96,7 @@ def pod_template(
         ),
         startup_probe=_probe(args, period_seconds=1, failures=args.startup_seconds),
         # Once a second: a replacement serves as soon as it can. Three failures: one slow answer withdraws nothing.
-        readiness_probe=_probe(args, period_seconds=1, failures=3),
+        readiness_probe=_probe(args, period_seconds=1, failures=3, path=ready_path),
         liveness_probe=_probe(args, period_seconds=10, failures=3),
         lifecycle=_pre_stop(pre_stop_seconds),
         security_context=container_security(),
@@ -103,7 +110,8 @@ def pod_template(
         topology_spread_constraints=list(spread) or None,
         termination_grace_period_seconds=args.termination_grace_seconds,
         security_context=pod_security(args.run_as_user),
-        automount_service_account_token=False,
+        service_account_name=service_account,
+        automount_service_account_token=service_account is not None,
         enable_service_links=False,
     )
     return PodTemplateSpecArgs(
@@ -161,10 +169,10 @@ def worker_affinity(*, with_share: bool, on_control_plane: bool = False) -> Affi
     return AffinityArgs(node_affinity=NodeAffinityArgs(required_during_scheduling_ignored_during_execution=required))
 
 
-def _probe(args: AppArgs, *, period_seconds: int, failures: int) -> ProbeArgs:
+def _probe(args: AppArgs, *, period_seconds: int, failures: int, path: str | None = None) -> ProbeArgs:
     # Two seconds, not the default one: a busy survivor answers late just when it must not be taken out as well.
     return ProbeArgs(
-        http_get=HTTPGetActionArgs(path=args.health_path, port="http"),
+        http_get=HTTPGetActionArgs(path=path or args.health_path, port="http"),
         period_seconds=period_seconds,
         timeout_seconds=2,
         failure_threshold=failures,

@@ -12,9 +12,13 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
 from infra.components._names import NAME, check_image, check_name, labels_of
 from infra.components._pod import container_security, pod_security, worker_affinity
+from tandem.labels import EXEMPT_PREFIX
 
 PAUSE_IMAGE: Final = "registry.k8s.io/pause:3.10.2"
 """What kubeadm 1.36 gives every pod as its sandbox: already on every node."""
+
+UNPROBED: Final = "holds an image and serves nobody"
+"""Why its pods carry no probes, as the checklist wants to read it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +89,12 @@ class ImagePrepull(pulumi.ComponentResource):
         limit = f"{args.deploy_timeout_seconds}s"
         self.daemon_set = DaemonSet(
             name,
-            metadata=ObjectMetaArgs(name=name, namespace=args.namespace, labels=labels),
+            metadata=ObjectMetaArgs(
+                name=name,
+                namespace=args.namespace,
+                labels=labels,
+                annotations={f"{EXEMPT_PREFIX}{rule}": UNPROBED for rule in ("readiness-probe", "liveness-probe")},
+            ),
             spec=DaemonSetSpecArgs(
                 selector=LabelSelectorArgs(match_labels={NAME: name}),
                 revision_history_limit=1,

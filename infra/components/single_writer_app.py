@@ -15,7 +15,7 @@ from infra.components._claim import StorageArgs, check_storage, volume_claim
 from infra.components._names import NAME
 from infra.components._pod import pod_template, tolerations_of
 from infra.components.image_prepull import ImagePrepull, ImagePrepullArgs
-from tandem.labels import LABEL_PREFIX, SINGLE_WRITER
+from tandem.labels import LABEL_PREFIX, SINGLE_WRITER, WHEN_UNREACHABLE
 
 WhenUnreachable = Literal["hold", "replace"]
 
@@ -26,7 +26,6 @@ ACCESS_MODE: Final[Mapping[WhenUnreachable, str]] = {
     "replace": "ReadWriteMany",
 }
 
-WHEN_UNREACHABLE: Final = f"{LABEL_PREFIX}/when-unreachable"
 FINDING: Final = f"{LABEL_PREFIX}/finding"
 TWO_WRITERS: Final = "two writers when the worker is only cut off: its pod writes on while the replacement writes"
 

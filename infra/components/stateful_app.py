@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import StatefulSet, StatefulSetSpecArgs
@@ -14,9 +14,7 @@ from infra.components._claim import StorageArgs, check_storage, volume_claim
 from infra.components._names import NAME
 from infra.components._pod import pod_template, tolerations_of
 from infra.errors import ArgsError
-from tandem.labels import LABEL_PREFIX
-
-REASON: Final = f"{LABEL_PREFIX}/stateful-set-reason"
+from tandem.labels import STATEFUL_SET_REASON
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +50,7 @@ class StatefulApp(App):
         self.claim = volume_claim(self, args, "ReadWriteMany")
         self.stateful_set = StatefulSet(
             name,
-            metadata=self.metadata({REASON: args.reason}),
+            metadata=self.metadata({STATEFUL_SET_REASON: args.reason}),
             spec=StatefulSetSpecArgs(
                 replicas=1,
                 service_name=name,

@@ -39,7 +39,7 @@ class ImageSpec:
     """Repository and tag below the registry's address."""
     folder: Path
     programs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Recipe to the programs copied into the context."""
+    """Recipe to the programs and folders copied into the context."""
     on_base: bool = False
     """Whether the Containerfile takes the build argument BASE, our Debian base image."""
 
@@ -54,6 +54,13 @@ def specs() -> list[ImageSpec]:
     ]
     ours = [
         ImageSpec("demo", "tandem-ha.io/demo:0.1.0", PROJECT / "tandem/drill/demo", {}, on_base=True),
+        ImageSpec(
+            "controllers",
+            "tandem-ha.io/controllers:0.1.0",
+            PROJECT / "tandem/controllers",
+            {"controllers-site": ("site",)},
+            on_base=True,
+        ),
     ]
     return [
         *servers,
@@ -142,7 +149,11 @@ class Image(Recipe):
         shutil.copytree(self.spec.folder, context, ignore=shutil.ignore_patterns("__pycache__"))
         for recipe, programs in self.spec.programs.items():
             for program in programs:
-                shutil.copy2(bench.needs[recipe] / program, context / program)
+                made = bench.needs[recipe] / program
+                if made.is_dir():
+                    shutil.copytree(made, context / program)
+                else:
+                    shutil.copy2(made, context / program)
         buildah = _Buildah(bench)
         base = buildah.load(bench.needs["image-base"]) if self.spec.on_base else None
         buildah.image(context, self.spec.reference, base=base)

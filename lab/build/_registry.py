@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lab.build._cache import Store
+from lab.build._controllers import ControllersSite
 from lab.build._go import tool_recipes
 from lab.build._images import BaseImage, Busybox, Image, Pause, Registry, specs
 from lab.build._kernel import Kernel
@@ -27,6 +28,7 @@ def recipes() -> list[Recipe]:
         Pause(),
         Busybox(),
         BaseImage(),
+        ControllersSite(),
         *(Image(spec) for spec in specs()),
         Registry(),
         Pulumi(),

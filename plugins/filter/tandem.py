@@ -15,7 +15,14 @@ from ansible.errors import AnsibleFilterError
 # The pure functions live beside this folder and use the package `tandem`; both are found from the project's root.
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
-from plugins.module_utils import tandem_differences, tandem_findings, tandem_kubeadm, tandem_tuning  # noqa: E402
+from plugins.module_utils import (  # noqa: E402
+    tandem_differences,
+    tandem_findings,
+    tandem_kubeadm,
+    tandem_plan_report,
+    tandem_stale,
+    tandem_tuning,
+)
 from tandem import recovery  # noqa: E402
 
 
@@ -74,12 +81,44 @@ def init_documents(base: list[dict[str, Any]], settings: dict[str, Any]) -> str:
     return yaml.safe_dump_all(merged, sort_keys=True)
 
 
-def tuning_plan(cluster: dict[str, Any], profile: str) -> list[str]:
-    """In which order the live cluster takes the profile's values; empty when kubeadm's documents hold them already."""
-    live = tandem_tuning.live_profile(
-        yaml.safe_load(cluster["kubeadm_config"]) or {}, yaml.safe_load(cluster["kubelet_config"]) or {}
-    )
-    return tandem_tuning.plan(live, recovery.profile(profile))
+def tuning_plan(cluster: dict[str, Any], wanted: dict[str, Any] | str) -> list[str]:
+    """In which order the live cluster takes settings, or those of a profile by its name."""
+    settings = tandem_tuning.settings(wanted) if isinstance(wanted, str) else wanted
+    return tandem_tuning.plan(*tandem_tuning.both_ends(cluster, settings))
+
+
+def pods_of_claims(pods: list[dict[str, Any]], claims: list[dict[str, str]]) -> list[str]:
+    """Names of pods that have not ended and mount one of the claims ({namespace, name})."""
+    wanted = {(claim["namespace"], claim["name"]) for claim in claims}
+    return [
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+        for pod in pods
+        if pod.get("status", {}).get("phase") not in ("Succeeded", "Failed")
+        and any(
+            (pod["metadata"]["namespace"], volume.get("persistentVolumeClaim", {}).get("claimName")) in wanted
+            for volume in pod["spec"].get("volumes") or []
+        )
+    ]
+
+
+def kubelet_fields(own: dict[str, Any], grace_seconds: Any, critical_seconds: Any) -> dict[str, Any]:
+    """The operator's own fields of KubeletConfiguration, with those of its graceful shutdown; theirs win."""
+    grace = {
+        "shutdownGracePeriod": recovery.duration(int(grace_seconds)),
+        "shutdownGracePeriodCriticalPods": recovery.duration(int(critical_seconds)),
+    }
+    return {**(grace if int(grace_seconds) else dict.fromkeys(grace)), **own}
+
+
+def kubelet_changes(text: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Fields in which the kubelet-config document would change, each as YAML text, empty for one that goes."""
+    before = yaml.safe_load(text) or {}
+    after = tandem_kubeadm.merge_kubelet_configuration(before, settings)
+    changed = [name for name in {*before, *after} if before.get(name) != after.get(name)]
+    return {
+        name: yaml.safe_dump({name: after[name]}, sort_keys=True, default_flow_style=False) if name in after else ""
+        for name in sorted(changed)
+    }
 
 
 def kubeadm_findings(text: str) -> list[str]:
@@ -128,9 +167,17 @@ class FilterModule:
         """All filters by name."""
         named: dict[str, Callable[..., Any]] = {
             "tandem_settings": tandem_tuning.settings,
+            "tandem_backup_settings": tandem_tuning.backup_settings,
+            "tandem_backup_about": tandem_tuning.backup_about,
+            "tandem_rollback_choice": tandem_tuning.rollback_choice,
+            "tandem_plan_report": tandem_plan_report.report,
             "tandem_plan": tuning_plan,
             "tandem_merged_cluster": merged_cluster,
             "tandem_merged_kubelet": merged_kubelet,
+            "tandem_pods_of_claims": pods_of_claims,
+            "tandem_kubelet_fields": kubelet_fields,
+            "tandem_kubelet_changes": kubelet_changes,
+            "tandem_backup_refusal": tandem_tuning.refuse_version,
             "tandem_init_documents": init_documents,
             "tandem_kubeadm_findings": kubeadm_findings,
             "tandem_inventory_findings": tandem_findings.inventory_findings,
@@ -147,6 +194,8 @@ class FilterModule:
             "tandem_coredns_differences": tandem_differences.coredns_differences,
             "tandem_document_differences": tandem_differences.document_differences,
             "tandem_sentences": tandem_differences.sentences,
+            "tandem_stale_pods": tandem_stale.stale_pods,
+            "tandem_stale_sentences": tandem_stale.stale_sentences,
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
             "tandem_join_arguments": join_arguments,

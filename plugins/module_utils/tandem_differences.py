@@ -13,6 +13,7 @@ import yaml
 from plugins.module_utils.tandem_kubeadm import (
     LIST_FLAGS,
     MergeError,
+    converted,
     flags,
     is_zero,
     merge_cluster_configuration,
@@ -36,6 +37,13 @@ def _same(wanted: Any, found: Any) -> bool:
         return False
 
 
+def _flag_holds(name: str, wanted: Any, found: Any) -> bool:
+    """Whether a live flag is as wanted; one that holds a list holds at least what is wanted, in any order."""
+    if name in LIST_FLAGS:
+        return set(str(wanted).split(",")) <= set(str(found).split(","))
+    return _same(wanted, found)
+
+
 def flag_differences(
     host: str, program: str, process: Mapping[str, Any] | None, wanted: Mapping[str, str], owned: Iterable[str]
 ) -> list[dict[str, Any]]:
@@ -48,7 +56,7 @@ def flag_differences(
         want, have = wanted.get(name), live.get(name)
         if want is None and have is not None:
             found.append(difference(host, f"{program} --{name}", "not set", have))
-        elif want is not None and (have is None or not _same(want, have)):
+        elif want is not None and (have is None or not _flag_holds(name, want, have)):
             found.append(difference(host, f"{program} --{name}", want, "not set" if have is None else have))
     return found
 
@@ -191,7 +199,7 @@ def pending_components(
 
     A component that is just restarting has no live flags to judge; its document decides alone.
     """
-    document = yaml.safe_load(cluster["kubeadm_config"]) or {}
+    document = converted(yaml.safe_load(cluster["kubeadm_config"]) or {})
     return [
         component
         for component in ("controllerManager", "apiServer")

@@ -11,16 +11,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from plugins.module_utils.tandem_kubeadm import DEAD_FLAGS
+from plugins.module_utils.tandem_variables import refusal, variable_findings
 from tandem import recovery
 
 GROUPS: Final = ("control_plane", "workers", "nfs_server")
 MIN_WORKERS: Final = 2
 GIB: Final = 1024**3
-
-
-def refusal(where: str, key: str, value: Any, rule: str, way_out: str) -> str:
-    """One refusal in the form that all share."""
-    return f"{where}: {key} is {value!r}; rule: {rule}; way out: {way_out}"
 
 
 def inventory_findings(
@@ -32,9 +28,10 @@ def inventory_findings(
         groups: Ansible's groups.
         addresses: each host's address on the cluster's network.
         settings: `profile`, `target_seconds` (0 = none stated), `accept` (names of rules accepted), `pod_subnet`,
-            `service_subnet`, `pod_network`, `api_server_args`, `endpoint`.
+            `service_subnet`, `pod_network`; `variables`, all that the site sets, by name.
     """
-    found = [
+    found = variable_findings(settings.get("variables") or {})
+    found += [
         refusal("inventory", f"group {group}", groups.get(group), "the group has at least one host", "add it")
         for group in GROUPS
         if not groups.get(group)
@@ -60,22 +57,15 @@ def inventory_findings(
         )
         for host in sorted(set(groups.get("control_plane") or []) & set(workers))
     ]
+    found += [
+        refusal(
+            "inventory", f"host {host}", "workers and nfs_server", "the share outlives each worker", "another machine"
+        )
+        for host in sorted(set(groups.get("nfs_server") or []) & set(workers))
+    ]
     found += _address_findings(addresses)
     found += _subnet_findings(addresses, settings)
     found += _profile_findings(settings)
-    for name, value in (settings.get("api_server_args") or {}).items():
-        if name in DEAD_FLAGS:
-            found.append(refusal("inventory", f"flag {name}", value, "the flag must not be set", DEAD_FLAGS[name]))
-    if ":" not in str(settings.get("endpoint", "")):
-        found.append(
-            refusal(
-                "inventory",
-                "tandem_endpoint",
-                settings.get("endpoint"),
-                "name:port, a name that can move to another machine",
-                "for instance api.tandem.internal:6443",
-            )
-        )
     return found
 
 
@@ -107,17 +97,17 @@ def _address_findings(addresses: Mapping[str, str]) -> list[str]:
 def _subnet_findings(addresses: Mapping[str, str], settings: Mapping[str, Any]) -> list[str]:
     found = []
     for key in ("pod_subnet", "service_subnet"):
-        value = str(settings.get(key, ""))
-        if "," in value or ":" in value:
-            found.append(
-                refusal(
-                    "inventory",
-                    f"tandem_{key}",
-                    value,
-                    "one IPv4 subnet; dual stack and IPv6 are not supported",
-                    "give the IPv4 subnet alone",
+        for host, address in sorted(addresses.items()):
+            if _inside(address, settings.get(key)):
+                found.append(
+                    refusal(
+                        f"inventory host {host}",
+                        "tandem_address",
+                        address,
+                        f"outside tandem_{key} ({settings[key]})",
+                        "give the cluster another subnet",
+                    )
                 )
-            )
     if settings.get("pod_network") == "bridge" and settings.get("node_prefix"):
         networks: dict[str, str] = {}
         for host, address in sorted(addresses.items()):
@@ -129,6 +119,14 @@ def _subnet_findings(addresses: Mapping[str, str], settings: Mapping[str, Any]) 
         if len(networks) > 1:
             found.append(_several_subnets("inventory", networks))
     return found
+
+
+def _inside(address: str, subnet: Any) -> bool:
+    """Whether an address lies in a subnet; what is neither is judged elsewhere."""
+    try:
+        return ipaddress.ip_address(address) in ipaddress.ip_network(str(subnet))
+    except ValueError:
+        return False
 
 
 def _several_subnets(where: str, networks: Mapping[str, str]) -> str:
@@ -161,8 +159,11 @@ def _profile_findings(settings: Mapping[str, Any]) -> list[str]:
         for finding in recovery.check(chosen)
         if finding.level == "error" and finding.rule not in accepted
     ]
-    target = float(settings.get("target_seconds") or 0)
-    if target:
+    try:
+        target = float(settings.get("target_seconds") or 0)
+    except ValueError:
+        return found  # judged with the variables
+    if target > 0:
         finding = recovery.check_target(chosen, target)
         if finding is not None:
             found.append(refusal("inventory", "recovery_target_seconds", target, finding.message, finding.fix))
@@ -194,7 +195,7 @@ def node_findings(
                     host,
                     f"free space under {path}",
                     f"{usage['free'] / GIB:.1f} GiB",
-                    f"at least {rules['min_disk_gib']} GiB",
+                    f"at least {float(rules['min_disk_gib']):g} GiB",
                     "free some, or set tandem_min_disk_gib",
                 )
             )

@@ -79,6 +79,7 @@ class Kube:
         all_headers = {**self._headers, **(headers or {})}
         if payload is not None:
             all_headers.setdefault("Content-Type", "application/json")
+        kept = self._connection is not None
         try:
             if self._connection is None:
                 self._connection = _Connection(self._host, self._port, self._tls, self._server_name)
@@ -87,6 +88,8 @@ class Kube:
             text = answer.read()
         except (OSError, http.client.HTTPException) as error:
             self._connection = None
+            if kept and method == "GET":  # the API server was restarted since; reading twice does no harm
+                return self.request(method, path, body, headers)
             raise KubeError(f"{self._host}:{self._port} does not answer: {type(error).__name__}: {error}") from error
         if not 200 <= answer.status < 300:
             raise KubeError(f"{method} {path}: {answer.status}: {text.decode(errors='replace')[:400]}", answer.status)

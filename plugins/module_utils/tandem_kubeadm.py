@@ -9,7 +9,12 @@ import copy
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+import yaml
+
 KUBEADM_API: Final = "kubeadm.k8s.io/v1beta4"
+OLD_KUBEADM_API: Final = "kubeadm.k8s.io/v1beta3"
+
+COMPONENTS: Final = ("apiServer", "controllerManager", "scheduler")
 
 LIST_FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "enable-admission-plugins": ("NodeRestriction",),
@@ -36,14 +41,11 @@ def flags(component: Mapping[str, Any], where: str) -> dict[str, str]:
     """The `extraArgs` of one component as a dict.
 
     Raises:
-        MergeError: the arguments are in v1beta3's form (a map), or one flag is given twice.
+        MergeError: one flag is given twice.
     """
     arguments = component.get("extraArgs") or []
     if isinstance(arguments, Mapping):
-        raise MergeError(
-            f"{where}.extraArgs is a map, the form of kubeadm v1beta3; rule: {KUBEADM_API} lists {{name, value}}; "
-            "way out: `kubeadm config migrate`, or any `kubeadm upgrade apply` of 1.31 or later, rewrites the document"
-        )
+        return {str(name): str(value) for name, value in arguments.items()}  # v1beta3
     found: dict[str, str] = {}
     for argument in arguments:
         name, value = str(argument["name"]), str(argument.get("value", ""))
@@ -70,6 +72,34 @@ def environment(component: Mapping[str, Any], where: str) -> dict[str, dict[str,
             )
         found[entry["name"]] = dict(entry)
     return found
+
+
+def converted(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A ClusterConfiguration of v1beta3 as `kubeadm config migrate` writes it in v1beta4; a v1beta4 one as it is.
+
+    Maps of arguments become lists, sorted by name; the API server's `timeoutForControlPlane` goes (each node's own
+    configuration has it now); the algorithm and the validity of certificates, which v1beta3 could not say,
+    become kubeadm's defaults (apis/kubeadm/v1beta3/conversion.go of v1.36.3).
+    """
+    result = copy.deepcopy(dict(document))
+    if result.get("apiVersion") != OLD_KUBEADM_API:
+        return result
+    result["apiVersion"] = KUBEADM_API
+    sections = [result.get(component) for component in COMPONENTS] + [(result.get("etcd") or {}).get("local")]
+    for section in sections:
+        if isinstance(section, dict) and isinstance(section.get("extraArgs"), Mapping):
+            arguments = sorted(section["extraArgs"].items())
+            section["extraArgs"] = [{"name": name, "value": str(value)} for name, value in arguments]
+    if isinstance(result.get("apiServer"), dict):
+        result["apiServer"].pop("timeoutForControlPlane", None)
+    external = (result.get("etcd") or {}).get("external")
+    if isinstance(external, dict):
+        external["httpEndpoints"] = external.get("endpoints")
+    result.setdefault("encryptionAlgorithm", "RSA-2048")
+    result.setdefault("certificateValidityPeriod", "8760h0m0s")
+    result.setdefault("caCertificateValidityPeriod", "87600h0m0s")
+    result.setdefault("proxy", {})
+    return result
 
 
 def union(*values: str) -> str:
@@ -113,13 +143,13 @@ def merge_component(
 def check_cluster_configuration(document: Mapping[str, Any]) -> list[str]:
     """What forbids merging into this ClusterConfiguration, as sentences; empty when nothing does."""
     problems = []
-    if document.get("apiVersion") != KUBEADM_API:
+    if document.get("apiVersion") not in (KUBEADM_API, OLD_KUBEADM_API):
         problems.append(
-            f"ConfigMap kube-system/kubeadm-config: apiVersion is {document.get('apiVersion')!r}; rule: only "
-            f"{KUBEADM_API} is merged; way out: `kubeadm config migrate`, or `kubeadm upgrade apply` of 1.31 or later"
+            f"ConfigMap kube-system/kubeadm-config: apiVersion is {document.get('apiVersion')!r}; rule: {KUBEADM_API}, "
+            f"or {OLD_KUBEADM_API}, which is converted; way out: `kubeadm upgrade apply` of 1.31 or later rewrites it"
         )
         return problems
-    for component in ("apiServer", "controllerManager", "scheduler"):
+    for component in COMPONENTS:
         where = f"kubeadm-config {component}"
         try:
             present = flags(document.get(component) or {}, where)
@@ -143,13 +173,21 @@ def merge_cluster_configuration(
 ) -> dict[str, Any]:
     """A ClusterConfiguration with the settings of `wanted` (see `tandem_settings`) in the named components.
 
+    With `documents` in `wanted` (a backup that is to be restored), the components become the backup's, whole; what is
+    not a component's, the version for one, stays. A document of v1beta3 is converted.
+
     Raises:
         MergeError: the document cannot be merged safely.
     """
     if problems := check_cluster_configuration(document):
         raise MergeError("; ".join(problems))
-    merged = copy.deepcopy(dict(document))
+    base = converted(document)
+    merged = copy.deepcopy(base)
     owned = wanted["owned"]
+    if "documents" in wanted:
+        kept = converted(yaml.safe_load(wanted["documents"]["kubeadm_config"]) or {})
+        restored = {component: copy.deepcopy(kept.get(component) or {}) for component in components}
+        return {key: value for key, value in {**merged, **restored}.items() if value or key in base}
     if "apiServer" in components:
         merged["apiServer"] = merge_component(
             merged.get("apiServer"),
@@ -167,7 +205,7 @@ def merge_cluster_configuration(
             owned_env=owned["controller_manager_env"],
         )
     # A component that was not there and needs nothing stays away: an untouched document must stay untouched.
-    return {key: value for key, value in merged.items() if value or key in document}
+    return {key: value for key, value in merged.items() if value or key in base}
 
 
 def merge_kubelet_configuration(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,6 +214,9 @@ def merge_kubelet_configuration(document: Mapping[str, Any], wanted: Mapping[str
     A field that holds the zero that kubeadm writes for "default" is left alone when we want no value either, so that
     going back to the defaults does not rewrite an untouched document.
     """
+    if "documents" in wanted:
+        restored: dict[str, Any] = yaml.safe_load(wanted["documents"]["kubelet_config"]) or {}
+        return restored
     fields, owned = wanted["kubelet_configuration"], wanted["owned"]["kubelet_configuration"]
     merged = copy.deepcopy(dict(document))
     for name in owned:

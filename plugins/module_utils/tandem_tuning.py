@@ -2,149 +2,264 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from plugins.module_utils.tandem_kubeadm import environment, flags, is_zero
+import yaml
+
+from plugins.module_utils.tandem_kubeadm import (
+    converted,
+    environment,
+    flags,
+    is_zero,
+    merge_cluster_configuration,
+    merge_kubelet_configuration,
+)
 from tandem import recovery
+from tandem.recovery import seconds
 
-KUBELET, CONTROLLER_MANAGER, API_SERVER = "kubelet", "controllerManager", "apiServer"
+__all__ = [
+    "API_SERVER",
+    "CONTROLLER_MANAGER",
+    "KUBELET",
+    "backup_about",
+    "backup_settings",
+    "both_ends",
+    "live_profile",
+    "plan",
+    "profile_name",
+    "refuse_version",
+    "rollback_choice",
+    "seconds",
+    "settings",
+]
 
-FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
-    KUBELET: (
-        "node_status_update_frequency_seconds",
-        "node_status_report_frequency_seconds",
-        "node_lease_duration_seconds",
-    ),
-    CONTROLLER_MANAGER: (
-        "node_monitor_period_seconds",
-        "node_monitor_grace_period_seconds",
-        "kcm_leader_elect_lease_duration_seconds",
-        "kcm_leader_elect_renew_deadline_seconds",
-        "kcm_leader_elect_retry_period_seconds",
-        "http2_read_idle_timeout_seconds",
-        "http2_ping_timeout_seconds",
-    ),
-    API_SERVER: ("unreachable_toleration_seconds", "not_ready_toleration_seconds"),
-}
-"""Which fields of a profile each program carries: the state between two steps is a mixture of two profiles."""
-
-_DURATION = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>ms|us|ns|h|m|s)")
-_UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9}
+KUBELET: Final = "kubelet"
+CONTROLLER_MANAGER: Final = "controllerManager"
+API_SERVER: Final = "apiServer"
 
 
-class PlanError(ValueError):
-    """No order of steps keeps the cluster's settings safe in between; the message names each order and its finding."""
-
-
-def seconds(duration: Any) -> float:
-    """A Kubernetes duration (`1m30s`, `250ms`, or a bare number of seconds) in seconds.
-
-    Raises:
-        ValueError: not a duration.
-    """
-    text = str(duration).strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = list(_DURATION.finditer(text))
-    if not parts or "".join(part.group(0) for part in parts) != text:
-        raise ValueError(f"{text!r} is not a duration such as 5s, 1m30s or 250ms")
-    return sum(float(part["number"]) * _UNIT_SECONDS[part["unit"]] for part in parts)
-
-
-def settings(profile_name: str) -> dict[str, Any]:
+def settings(
+    profile_name: str,
+    api_server_args: Mapping[str, Any] | None = None,
+    controller_manager_args: Mapping[str, Any] | None = None,
+    kubelet_configuration: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What each program gets under a profile, as plain data for templates and filters.
+
+    Args:
+        profile_name: the recovery profile.
+        api_server_args: the operator's own flags of the API server, name to value; null takes a flag out. The profile's
+            flags win (preflight refuses both).
+        controller_manager_args: the same for the controller-manager.
+        kubelet_configuration: the operator's own fields of KubeletConfiguration, name to value; null takes one out.
 
     Raises:
         UnknownProfileError: no such profile.
     """
     chosen = recovery.profile(profile_name)
+    own_server, unset_server = _own(api_server_args)
+    own_manager, unset_manager = _own(controller_manager_args)
+    owned = {part: list(names) for part, names in recovery.managed_names().items()}
+    owned["api_server_args"] += unset_server
+    owned["controller_manager_args"] += unset_manager
+    own_kubelet = dict(kubelet_configuration or {})
+    owned["kubelet_configuration"] += own_kubelet
     return {
         "profile": chosen.name,
         "record": recovery.to_dict(chosen),
-        "api_server_args": recovery.api_server_args(chosen),
-        "controller_manager_args": recovery.controller_manager_args(chosen),
+        "api_server_args": own_server | recovery.api_server_args(chosen),
+        "controller_manager_args": own_manager | recovery.controller_manager_args(chosen),
         "controller_manager_env": recovery.controller_manager_env(chosen),
-        "kubelet_configuration": recovery.kubelet_configuration(chosen),
+        "kubelet_configuration": {name: value for name, value in own_kubelet.items() if value is not None}
+        | recovery.kubelet_configuration(chosen),
         "kubelet_env": recovery.kubelet_env(chosen),
         "pod_tolerations": recovery.pod_tolerations(chosen),
         "exclude_control_plane": chosen.exclude_control_plane_from_disruption,
-        "owned": {part: list(names) for part, names in recovery.managed_names().items()},
+        "owned": owned,
     }
+
+
+def _own(args: Mapping[str, Any] | None) -> tuple[dict[str, str], list[str]]:
+    """The operator's flags that are to be there, as text, and those that are to go."""
+    given = dict(args or {})
+    return {name: _text(value) for name, value in given.items() if value is not None}, [
+        name for name, value in given.items() if value is None
+    ]
+
+
+def _text(value: Any) -> str:
+    """A flag's value as a program reads it: YAML's booleans in lower case."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def backup_settings(backup: Mapping[str, Any]) -> dict[str, Any]:
+    """What each program gets when a backup (module `tandem_backup`) is restored, in the form of `settings`.
+
+    The components' sections of the backup's kubeadm-config and its whole kubelet-config are taken as they are, the
+    operator's own flags included.
+
+    Raises:
+        ValueError: the backup lacks a document.
+    """
+    texts = {name: str(backup["documents"].get(name) or "") for name in ("kubeadm_config", "kubelet_config")}
+    if missing := [name for name, text in texts.items() if not text]:
+        raise ValueError(f"backup {backup['name']} holds no {' and no '.join(missing)}")
+    cluster = converted(yaml.safe_load(texts["kubeadm_config"]))
+    kubelet = yaml.safe_load(texts["kubelet_config"])
+    live = live_profile(cluster, kubelet)
+    recorded = json.loads(backup.get("record", {}).get("recovery.json", "null"))
+    manager = cluster.get(CONTROLLER_MANAGER) or {}
+    variables = environment(manager, "backup controllerManager")
+    owned = {part: list(names) for part, names in recovery.managed_names().items()}
+    return {
+        "profile": str(backup.get("record", {}).get("profile") or profile_name(live)),
+        "record": recorded or recovery.to_dict(live),
+        "api_server_args": flags(cluster.get(API_SERVER) or {}, "backup apiServer"),
+        "controller_manager_args": flags(manager, "backup controllerManager"),
+        "controller_manager_env": {name: str(entry["value"]) for name, entry in variables.items() if "value" in entry},
+        "kubelet_configuration": {
+            name: kubelet[name] for name in owned["kubelet_configuration"] if not is_zero(kubelet.get(name))
+        },
+        "kubelet_env": dict(backup.get("kubelet_env") or {}),
+        "pod_tolerations": recovery.pod_tolerations(live),
+        "exclude_control_plane": bool(backup.get("exclude_control_plane")),
+        "owned": owned,
+        "documents": texts,
+    }
+
+
+def both_ends(
+    cluster: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> tuple[recovery.RecoveryProfile, recovery.RecoveryProfile]:
+    """The profiles that a cluster amounts to now, and with the settings in it.
+
+    Args:
+        cluster: the facts of `tandem_cluster`.
+        wanted: what `settings` or `backup_settings` gave.
+
+    Raises:
+        MergeError: kubeadm's documents cannot be merged safely.
+    """
+    now, kubelet = yaml.safe_load(cluster["kubeadm_config"]) or {}, yaml.safe_load(cluster["kubelet_config"]) or {}
+    then = merge_cluster_configuration(now, wanted), merge_kubelet_configuration(kubelet, wanted)
+    return live_profile(now, kubelet), replace(live_profile(*then), name=str(wanted["profile"]))
+
+
+def backup_about(cluster: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """What a backup has to know beside kubeadm's documents, to be restored and to be chosen.
+
+    `whole` says whether the state was a finished one: its documents are those of the profile that was recorded. It is
+    None for a cluster that was never recorded: then the first backup is whole and later ones are a half-done first
+    tuning.
+
+    Args:
+        cluster: the facts of `tandem_cluster`.
+        nodes: the facts of `tandem_node` of the cluster's nodes, by host.
+        name: of the cluster.
+    """
+    environments = [node["processes"].get("kubelet", {}).get("environ", {}) for node in nodes.values()]
+    variables: dict[str, str] = {}
+    for environ in environments:
+        variables |= {key: environ[key] for key in recovery.managed_names()["kubelet_env"] if key in environ}
+    control_plane = [node["labels"] for node in cluster["nodes"].values() if node["control_plane"]]
+    return {
+        "cluster": name,
+        "versions": {
+            "kubernetes": cluster["version"],
+            "kubelets": {host: node["kubelet_version"] for host, node in cluster["nodes"].items()},
+        },
+        "record": dict(cluster.get("record") or {}),
+        "whole": is_whole(cluster),
+        "kubelet_env": variables,
+        "exclude_control_plane": all("node.kubernetes.io/exclude-disruption" in labels for labels in control_plane),
+    }
+
+
+def is_whole(cluster: Mapping[str, Any]) -> bool | None:
+    """Whether kubeadm's documents are those of the recorded profile; None without a record."""
+    text = (cluster.get("record") or {}).get("recovery.json")
+    if not text:
+        return None
+    try:
+        recorded = recovery.from_dict(json.loads(text))
+        documents = [yaml.safe_load(cluster[name]) or {} for name in ("kubeadm_config", "kubelet_config")]
+        live = live_profile(*documents)
+    except ValueError:
+        return False
+    writers = (
+        recovery.api_server_args,
+        recovery.controller_manager_args,
+        recovery.controller_manager_env,
+        recovery.kubelet_configuration,
+    )
+    return all(writer(live) == writer(recorded) for writer in writers)
+
+
+def rollback_choice(backups: Sequence[Mapping[str, Any]], cluster: Mapping[str, Any], wanted: str = "") -> str:
+    """Which backup to go back to: the named one, else the newest finished state that is not the present one.
+
+    Raises:
+        ValueError: there is none; the message names those that there are.
+    """
+    names = [str(backup["name"]) for backup in backups]
+    if wanted:
+        if wanted not in names:
+            raise ValueError(f"no backup {wanted!r}; there are: {', '.join(names) or 'none'}")
+        return wanted
+    now = {
+        f"documents/{name}.yaml": hashlib.sha256(str(cluster[name]).encode()).hexdigest()
+        for name in ("kubeadm_config", "kubelet_config")
+    }
+    for backup in backups:
+        same = all(backup["files"].get(name) == mark for name, mark in now.items())
+        if backup.get("whole") and not same:
+            return str(backup["name"])
+    raise ValueError(
+        "there is no backup of a finished state other than the present one; rule: only what this project changed "
+        f"can be rolled back; way out: name one of {', '.join(names) or 'none'} with -e tandem_backup=NAME"
+    )
+
+
+def refuse_version(backup: Mapping[str, Any], cluster: Mapping[str, Any]) -> list[str]:
+    """Why a backup of another Kubernetes release must not be restored, as sentences; empty when it may be."""
+    was, now = str(backup.get("versions", {}).get("kubernetes", "")), str(cluster.get("version", ""))
+    if was.split(".")[:2] == now.split(".")[:2]:
+        return []
+    told = (
+        f"backup {backup['name']} is of Kubernetes {was}, the cluster runs {now}; rule: flags come and go with "
+        "releases; way out: choose a profile with -e tandem_profile=NAME and playbooks/tune.yml"
+    )
+    return [told]
+
+
+def profile_name(live: recovery.RecoveryProfile) -> str:
+    """The named profile with the same numbers, or `live`. The label of control plane nodes is not in the documents."""
+    for known in recovery.PROFILES.values():
+        label = known.exclude_control_plane_from_disruption
+        if replace(live, name=known.name, exclude_control_plane_from_disruption=label) == known:
+            return known.name
+    return live.name
 
 
 def live_profile(cluster: Mapping[str, Any], kubelet: Mapping[str, Any]) -> recovery.RecoveryProfile:
     """The profile that kubeadm's two documents amount to, whoever wrote them; what they leave out is the default."""
-    api_server = flags(cluster.get("apiServer") or {}, "kubeadm-config apiServer")
-    manager = flags(cluster.get("controllerManager") or {}, "kubeadm-config controllerManager")
-    manager_env = environment(cluster.get("controllerManager") or {}, "kubeadm-config controllerManager")
-    stock = recovery.STOCK
-    found: dict[str, Any] = {}
-    for field, source, name, kind in (
-        ("not_ready_toleration_seconds", api_server, "default-not-ready-toleration-seconds", int),
-        ("unreachable_toleration_seconds", api_server, "default-unreachable-toleration-seconds", int),
-        ("node_monitor_period_seconds", manager, "node-monitor-period", seconds),
-        ("node_monitor_grace_period_seconds", manager, "node-monitor-grace-period", seconds),
-        ("kcm_leader_elect_lease_duration_seconds", manager, "leader-elect-lease-duration", seconds),
-        ("kcm_leader_elect_renew_deadline_seconds", manager, "leader-elect-renew-deadline", seconds),
-        ("kcm_leader_elect_retry_period_seconds", manager, "leader-elect-retry-period", seconds),
-        ("node_status_update_frequency_seconds", kubelet, "nodeStatusUpdateFrequency", seconds),
-        ("node_status_report_frequency_seconds", kubelet, "nodeStatusReportFrequency", seconds),
-        ("node_lease_duration_seconds", kubelet, "nodeLeaseDurationSeconds", int),
-    ):
-        if not is_zero(source.get(name)):
-            found[field] = kind(source[name])
-    if "node_status_update_frequency_seconds" in found:
-        # kubelet's own rule (pkg/kubelet/apis/config/v1beta1/defaults.go): the report follows an update that was set.
-        found.setdefault("node_status_report_frequency_seconds", found["node_status_update_frequency_seconds"])
-    for field, name in (
-        ("http2_read_idle_timeout_seconds", "HTTP2_READ_IDLE_TIMEOUT_SECONDS"),
-        ("http2_ping_timeout_seconds", "HTTP2_PING_TIMEOUT_SECONDS"),
-    ):
-        if name in manager_env:
-            found[field] = int(manager_env[name]["value"])
-    return replace(stock, name="live", **found)
+    seen = [recovery.Sighting("kubelet-config", configuration=kubelet)]
+    for component in (CONTROLLER_MANAGER, API_SERVER):
+        where = f"kubeadm-config {component}"
+        section = cluster.get(component) or {}
+        variables = {name: str(entry.get("value", "")) for name, entry in environment(section, where).items()}
+        seen.append(recovery.Sighting(where, flags(section, where), variables))
+    return recovery.live_profile(seen, version=str(cluster.get("kubernetesVersion", ""))).profile
 
 
 def plan(current: recovery.RecoveryProfile, wanted: recovery.RecoveryProfile) -> list[str]:
-    """The order in which kubelet, controller-manager and API server take the new values.
-
-    To tighten, heartbeats get faster before the controller-manager gets less patient, and tolerations come last; to
-    loosen, the reverse. No state on the way may have a finding of level error that the start does not have too.
+    """The order in which kubelet, controller-manager and API server take the new values (`tandem.recovery.steps`).
 
     Raises:
-        PlanError: neither order is safe all the way.
+        NoSafeOrderError: neither order is safe all the way.
     """
-    tighten = [KUBELET, CONTROLLER_MANAGER, API_SERVER]
-    loosen = [API_SERVER, CONTROLLER_MANAGER, KUBELET]
-    slower_heartbeat = wanted.heartbeat_seconds > current.heartbeat_seconds
-    orders = (loosen, tighten) if slower_heartbeat else (tighten, loosen)
-    refused = []
-    for order in orders:
-        problems = _problems_on_the_way(current, wanted, order)
-        if not problems:
-            return list(order)
-        refused.append(f"{' -> '.join(order)}: {'; '.join(problems)}")
-    raise PlanError(
-        f"no safe order from the live settings to profile {wanted.name}: {' | '.join(refused)}; "
-        "way out: go through another profile, stock for instance"
-    )
-
-
-def _problems_on_the_way(
-    current: recovery.RecoveryProfile, wanted: recovery.RecoveryProfile, order: list[str]
-) -> list[str]:
-    known = {finding.rule for finding in recovery.check(current) if finding.level == "error"}
-    state, problems = current, []
-    for step in order:
-        state = replace(
-            state, name=f"live with {wanted.name}'s {step}", **{f: getattr(wanted, f) for f in FIELDS[step]}
-        )
-        problems += [
-            f"after {step}: {finding.message}"
-            for finding in recovery.check(state)
-            if finding.level == "error" and finding.rule not in known
-        ]
-    return problems
+    return [str(step.part) for step in recovery.steps(current, wanted)]

@@ -34,6 +34,10 @@ options:
     description: Whether to try, as the first worker's kubelet and in dry run, to change another node.
     type: bool
     default: false
+  workloads:
+    description: Whether to read the workloads' own tolerations and disruption budgets.
+    type: bool
+    default: false
 author: Tandem
 """
 
@@ -73,6 +77,40 @@ def node_state(node: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def owner_of(item: dict[str, Any]) -> dict[str, str]:
+    """Kind and name of the controller of an object; empty when it has none."""
+    for reference in item["metadata"].get("ownerReferences", []):
+        if reference.get("controller"):
+            return {"kind": reference["kind"], "name": reference["name"]}
+    return {}
+
+
+def workloads(api: Kube) -> dict[str, Any]:
+    """What a roll of old pods needs: the tolerations that templates ask for themselves, budgets, and who owns whom."""
+    found: dict[str, Any] = {"templates": {}, "replica_sets": {}, "budgets": []}
+    for plural, kind in (("deployments", "Deployment"), ("statefulsets", "StatefulSet"), ("daemonsets", "DaemonSet")):
+        for item in api.get(f"/apis/apps/v1/{plural}")["items"]:
+            name = f"{item['metadata']['namespace']}/{kind}/{item['metadata']['name']}"
+            found["templates"][name] = {
+                "tolerations": item["spec"]["template"]["spec"].get("tolerations", []),
+                "labels": item["spec"]["template"]["metadata"].get("labels", {}),
+                "replicas": item["spec"].get("replicas", 0),
+                "strategy": (item["spec"].get("strategy") or item["spec"].get("updateStrategy") or {}).get("type", ""),
+            }
+    for item in api.get("/apis/apps/v1/replicasets")["items"]:
+        found["replica_sets"][f"{item['metadata']['namespace']}/{item['metadata']['name']}"] = owner_of(item)
+    for item in api.get("/apis/policy/v1/poddisruptionbudgets")["items"]:
+        found["budgets"].append(
+            {
+                "namespace": item["metadata"]["namespace"],
+                "name": item["metadata"]["name"],
+                "labels": (item["spec"].get("selector") or {}).get("matchLabels", {}),
+                "allowed": item.get("status", {}).get("disruptionsAllowed", 0),
+            }
+        )
+    return found
+
+
 def pod_state(pod: dict[str, Any]) -> dict[str, Any]:
     """What matters of a Pod object."""
     statuses = pod["status"].get("containerStatuses", [])
@@ -87,6 +125,7 @@ def pod_state(pod: dict[str, Any]) -> dict[str, Any]:
         "restarts": sum(status["restartCount"] for status in statuses),
         "static": "kubernetes.io/config.mirror" in pod["metadata"].get("annotations", {}),
         "tolerations": pod["spec"].get("tolerations", []),
+        "owner": owner_of(pod),
         "deleting": "deletionTimestamp" in pod["metadata"],
     }
 
@@ -138,6 +177,8 @@ def gather(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
     if parameters["storage_namespace"]:
         namespace = parameters["storage_namespace"]
         state["provisioner"] = api.find(f"/apis/apps/v1/namespaces/{namespace}/deployments/local-path-provisioner")
+    if parameters["workloads"]:
+        state["workloads"] = workloads(api)
     if parameters["node_restriction"]:
         state["node_restriction"] = node_restriction(api, nodes)
     return state
@@ -152,6 +193,7 @@ def main() -> None:
             "storage_class": {"type": "str", "default": ""},
             "storage_namespace": {"type": "str", "default": ""},
             "node_restriction": {"type": "bool", "default": False},
+            "workloads": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )

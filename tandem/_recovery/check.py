@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Final, Literal
+from dataclasses import fields
+from typing import Final
 
+from tandem._recovery.knobs import KNOBS, default
 from tandem._recovery.model import Pace, bound_seconds
 from tandem._recovery.profiles import PROFILES, RecoveryProfile
+from tandem.findings import Finding
 
 KUBELET_MAX_BACKOFF_SECONDS: Final = 7.0
 """A kubelet that failed to renew waits 0.2 s, doubling, at most this long before it tries again (same file)."""
@@ -21,35 +23,47 @@ MIN_HEARTBEATS_PER_GRACE: Final = 4.0
 """Fewer heartbeats than this within the grace period and one slow write makes a live node flap."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One judgement of `check`: `error` is to be refused unless the operator opts in by the rule's name."""
+def stale_view_seconds(outage_seconds: float) -> float:
+    """The longest that an outage of the API leaves the controller-manager's view of a live node's heartbeat stale.
 
-    level: Literal["error", "warning"]
-    rule: str
-    message: str
-    fix: str
-
-    def __str__(self) -> str:
-        """The finding as one line for a terminal or a log."""
-        return f"{self.level}: {self.rule}: {self.message}. Way out: {self.fix}"
+    When the API is back, kubelet may be in a back-off of as long as the outage was, 7 s at most; or the
+    controller-manager's informer at the start of a reconnect wait: attempts fall after at least 0.8, 2.4, 5.6, 12 s,
+    and the wait that begins at the last of them before the end lasts up to twice its nominal length. For 10 s that
+    is 10 + 12.8 = 22.8 s, which is what a simulation of a 9.5 s outage gave (22.3 s = 9.5 + 12.8; median 17 s).
+    """
+    wait, begun = REFLECTOR_BACKOFF_SECONDS, 0.0
+    while begun + wait < outage_seconds:
+        begun += wait
+        wait *= 2
+    return outage_seconds + max(2 * wait, min(KUBELET_MAX_BACKOFF_SECONDS, outage_seconds))
 
 
 def api_stall_seconds(recovery: RecoveryProfile) -> float:
     """The longest that a short API outage can keep the controller-manager's view of a live node's heartbeat stale.
 
-    Outages that outlast the renew deadline D make the controller-manager exit and give every node a fresh grace period.
-    One that ends just before D can leave, at worst, kubelet in its longest back-off (7 s), or the controller-manager's
-    informer at the start of a reconnect wait: attempts fall after at least 0.8, 2.4, 5.6, 12 s, and the wait that
-    begins at the last of them before D lasts up to twice its nominal length. For D = 10 s that is 10 + 12.8 = 22.8 s,
-    which is what a simulation of a 9.5 s outage gave as its maximum (22.3 s = 9.5 + 12.8; median 17 s).
+    Outages that outlast the renew deadline make the controller-manager exit and give every node a fresh grace period,
+    so the worst is the one that ends just before it.
     """
     deadline = recovery.kcm_renew_deadline_seconds
-    wait, begun = REFLECTOR_BACKOFF_SECONDS, 0.0
-    while begun + wait < deadline:
-        begun += wait
-        wait *= 2
-    return deadline + max(2 * wait, KUBELET_MAX_BACKOFF_SECONDS)
+    return max(stale_view_seconds(deadline), deadline + KUBELET_MAX_BACKOFF_SECONDS)
+
+
+def tolerated_stall_seconds(recovery: RecoveryProfile) -> float:
+    """The longest stall of the API that cannot mark a live node lost, whatever its phase; infinite when none can.
+
+    A stall is survived while `stale_view_seconds` + R + 2P stays within the grace period. Finite values are what a
+    profile costs.
+    """
+    room = (
+        recovery.node_monitor_grace_period_seconds
+        - recovery.heartbeat_seconds
+        - 2 * recovery.node_monitor_period_seconds
+    )
+    if api_stall_seconds(recovery) <= room:
+        return float("inf")
+    deadline, step = recovery.kcm_renew_deadline_seconds, 0.05
+    survived = [n * step for n in range(int(deadline / step) + 1) if stale_view_seconds(n * step) <= room]
+    return round(max(survived, default=0.0), 2)
 
 
 def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
@@ -73,7 +87,20 @@ def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
             )
         )
     idle, ping = recovery.http2_read_idle_timeout_seconds, recovery.http2_ping_timeout_seconds
-    if idle is not None and ping is not None and idle + ping >= grace:
+    if not recovery.default_toleration_admission:
+        findings.append(
+            Finding(
+                "error",
+                "admission-plugin",
+                "DefaultTolerationSeconds is disabled: pods without tolerations of their own are evicted at once by "
+                "either taint, by the restart of a kubelet too",
+                "take it off the API server's disable-admission-plugins",
+            )
+        )
+    if idle is None and ping is None:
+        found = _default_connection_timeouts(grace)
+        findings += [found] if found else []
+    elif idle is not None and ping is not None and idle + ping >= grace:
         findings.append(
             Finding(
                 "error",
@@ -99,8 +126,9 @@ def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
                 "api-stall",
                 f"grace {grace:g} s is less than {needed:.1f} s, the longest view that an API outage shorter than the "
                 f"controller-manager's renew deadline of {recovery.kcm_renew_deadline_seconds:g} s can leave stale "
-                f"({api_stall_seconds(recovery):.1f} s), plus a heartbeat and two monitor periods: "
-                "every live node can be marked lost at once, and all Services go empty",
+                f"({api_stall_seconds(recovery):.1f} s), plus a heartbeat and two monitor periods: a stall of more "
+                f"than {tolerated_stall_seconds(recovery):.1f} s can mark every live node lost at once, and all "
+                "Services go empty",
                 f"raise the grace period to {needed:.1f} s, or shorten the renew deadline",
             )
         )
@@ -112,15 +140,31 @@ def check_target(recovery: RecoveryProfile, target_seconds: float, *, pace: Pace
     bound = bound_seconds(recovery, pace=pace)
     if bound <= target_seconds:
         return None
-    faster = [p.name for p in PROFILES.values() if bound_seconds(p, pace=pace) <= target_seconds]
+    faster = [p for p in PROFILES.values() if bound_seconds(p, pace=pace) <= target_seconds]
+    safe = [p.name for p in faster if tolerated_stall_seconds(p) == float("inf")]
+    priced = [f"{p.name} (survives API stalls of up to {tolerated_stall_seconds(p):.1f} s only)" for p in faster]
     return Finding(
         "error",
         "recovery-target",
         f"profile {recovery.name} promises a single-replica app back after {bound:.1f} s, "
         f"the target is {target_seconds:g} s",
-        f"choose {' or '.join(faster)}"
+        f"choose {' or '.join(safe or priced)}"
         if faster
         else "raise recovery_target_seconds: flags alone cannot be faster safely",
+    )
+
+
+def _default_connection_timeouts(grace: float) -> Finding | None:
+    """A warning when the programs' own HTTP/2 time-outs outlast the grace period (kubernetes/kubernetes#121793)."""
+    idle, ping = default("http2_read_idle_timeout_seconds"), default("http2_ping_timeout_seconds")
+    if idle + ping < grace:
+        return None
+    return Finding(
+        "warning",
+        "dead-connection",
+        f"the HTTP/2 time-outs are the programs' own: a silently dead connection to the API is noticed after {idle:g} "
+        f"+ {ping:g} s, not before the grace of {grace:g} s, so that a live node whose connection died is marked lost",
+        "set the HTTP/2 read-idle and ping timeouts (3 and 2 s serve)",
     )
 
 
@@ -147,10 +191,30 @@ def _malformed(recovery: RecoveryProfile) -> list[Finding]:
             found.append(
                 Finding("error", "positive", f"{field.name} is {value!r}", "give a number of seconds above zero")
             )
+    found += _out_of_range(recovery) if not found else []
     if (recovery.http2_read_idle_timeout_seconds is None) != (recovery.http2_ping_timeout_seconds is None):
         found.append(
             Finding("error", "dead-connection", "one HTTP/2 timeout is set without the other", "set both or neither")
         )
+    return found
+
+
+def _out_of_range(recovery: RecoveryProfile) -> list[Finding]:
+    """Values that the program refuses, or that have no meaning."""
+    found = []
+    for entry in KNOBS:
+        value: object = getattr(recovery, entry.field)
+        if value is None or isinstance(value, bool):
+            continue
+        if not isinstance(value, int | float) or not entry.low <= value <= entry.high:
+            found.append(
+                Finding(
+                    "error",
+                    "range",
+                    f"{entry.field} ({entry.setting}) is {value!r}",
+                    f"keep it within {entry.low:g} and {entry.high:g} {entry.unit}".rstrip(),
+                )
+            )
     return found
 
 

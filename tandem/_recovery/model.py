@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
+from tandem._recovery.knobs import default
 from tandem._recovery.profiles import RecoveryProfile
 
 Stage = Literal["ready_unknown", "endpoints_out", "taint", "deleted", "created", "scheduled", "ready", "serving"]
@@ -59,9 +60,12 @@ class Pace:
         endpoints: from Ready=Unknown until the EndpointSlice says not ready (0.9 s in a quiet lab, 5.8 s in a busy one:
             one API write per pod, one after the other).
         taint: from Ready=Unknown until the NoExecute taint stands (0.5 to 3.6 s; the taint queue runs every 0.1 s).
-        start: from scheduled to Ready with the image present (2.4 to 7.6 s in the lab).
+        start: from scheduled to Ready with the image present (2.4 to 7.6 s in a quiet lab, up to 20 s in one whose host
+            was busy with other work).
         route: from Ready, or from the endpoint's removal, until clients notice: kube-proxy syncs at most once a second,
             but a starved control plane node of the lab took far longer.
+        pods: how many pods the lost node runs. Each takes kube-controller-manager one write to leave its Services and
+            one to be deleted; what exceeds its burst is written at its rate (`kcm_kube_api_qps`).
     """
 
     write: tuple[float, float] = (0.0, 0.75)
@@ -69,6 +73,58 @@ class Pace:
     taint: tuple[float, float] = (0.0, 4.0)
     start: tuple[float, float] = (0.5, 8.0)
     route: tuple[float, float] = (0.0, 6.0)
+    pods: int = 30
+
+
+@dataclass(frozen=True)
+class Formula:
+    """How a stage's window is reckoned, and where in Kubernetes that stands."""
+
+    text: str
+    source: str
+
+
+_CONTROLLER: Final = "pkg/controller/nodelifecycle/node_lifecycle_controller.go"
+
+FORMULAS: Final[Mapping[Stage, Formula]] = MappingProxyType(
+    {
+        "ready_unknown": Formula(
+            "[G - R, G + 2P] + write",
+            f"{_CONTROLLER}, tryUpdateNodeHealth: a look stamps a newer Lease or heartbeat with its own time, and the "
+            "first look more than G later writes Unknown",
+        ),
+        "endpoints_out": Formula(
+            "ready_unknown + endpoints + (pods - burst) / qps",
+            f"{_CONTROLLER}, monitorNodeHealth: MarkPodsNotReady in the same look, one write a pod, one by one",
+        ),
+        "taint": Formula(
+            "ready_unknown + taint",
+            f"{_CONTROLLER}, processTaintBaseEviction judges the condition just written; doNoExecuteTaintingPass runs "
+            "every 0.1 s (NodeEvictionPeriod), at most node-eviction-rate nodes a second after the first",
+        ),
+        "deleted": Formula(
+            "taint + unreachable toleration + write + (pods - burst) / qps",
+            "pkg/controller/tainteviction/taint_eviction.go: a timer a pod from the moment the taint is seen",
+        ),
+        "created": Formula("deleted + write", "pkg/controller/replicaset: a pod being deleted no longer counts"),
+        "scheduled": Formula("created + write", "pkg/scheduler: one worker is left to choose"),
+        "ready": Formula("scheduled + start", "kubelet: sandbox, volumes, container, readiness probe; measured"),
+        "serving": Formula(
+            "ready + route (a spread app: endpoints_out + route)",
+            "pkg/proxy/apis/config/v1alpha1/defaults.go: rules are synced at most once a second",
+        ),
+    }
+)
+"""The formula of each stage. `write`, `endpoints`, `taint`, `start`, `route` and `pods` are `Pace`'s; sources are those
+of Kubernetes v1.36.3. The pause between two looks begins when one has ended (wait.UntilWithContext), so with many nodes
+P is a little longer than it says."""
+
+
+def write_queue_seconds(recovery: RecoveryProfile, pods: int) -> float:
+    """How long kube-controller-manager's own rate limit holds back the last of `pods` writes, in seconds."""
+    qps = recovery.kcm_kube_api_qps or float(default("kcm_kube_api_qps"))
+    burst = recovery.kcm_kube_api_burst or float(default("kcm_kube_api_burst"))
+    return max(0.0, pods - burst) / qps
 
 
 _LAST_STAGE: Final[Mapping[Behaviour, Stage]] = MappingProxyType(
@@ -103,10 +159,11 @@ def predict(
     pace = pace or Pace()
     grace, period = recovery.node_monitor_grace_period_seconds, recovery.node_monitor_period_seconds
     unknown = Window(max(0.0, grace - recovery.heartbeat_seconds), grace + 2 * period).plus(*pace.write)
-    out = unknown.plus(*pace.endpoints)
+    queued = write_queue_seconds(recovery, pace.pods)
+    out = unknown.plus(*pace.endpoints).plus(0, queued)
     taint = unknown.plus(*pace.taint)
     tolerated = recovery.unreachable_toleration_seconds
-    deleted = taint.plus(tolerated, tolerated).plus(*pace.write)
+    deleted = taint.plus(tolerated, tolerated).plus(*pace.write).plus(0, queued)
     created = deleted.plus(*pace.write)
     scheduled = created.plus(*pace.write)
     ready = scheduled.plus(*pace.start)

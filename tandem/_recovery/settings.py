@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tandem._recovery.duration import duration
 from tandem._recovery.profiles import STOCK, RecoveryProfile
 
 
@@ -21,14 +22,14 @@ def controller_manager_args(recovery: RecoveryProfile) -> dict[str, str]:
     args: dict[str, str] = {}
     monitor = (recovery.node_monitor_period_seconds, recovery.node_monitor_grace_period_seconds)
     if monitor != (STOCK.node_monitor_period_seconds, STOCK.node_monitor_grace_period_seconds):
-        args["node-monitor-period"], args["node-monitor-grace-period"] = (_duration(value) for value in monitor)
+        args["node-monitor-period"], args["node-monitor-grace-period"] = (duration(value) for value in monitor)
     for name, value in (
         ("leader-elect-lease-duration", recovery.kcm_leader_elect_lease_duration_seconds),
         ("leader-elect-renew-deadline", recovery.kcm_leader_elect_renew_deadline_seconds),
         ("leader-elect-retry-period", recovery.kcm_leader_elect_retry_period_seconds),
     ):
         if value is not None:
-            args[name] = _duration(value)
+            args[name] = duration(value)
     return args
 
 
@@ -49,8 +50,8 @@ def kubelet_configuration(recovery: RecoveryProfile) -> dict[str, str | int]:
     ):
         return {}
     return {
-        "nodeStatusUpdateFrequency": _duration(recovery.node_status_update_frequency_seconds),
-        "nodeStatusReportFrequency": _duration(recovery.node_status_report_frequency_seconds),
+        "nodeStatusUpdateFrequency": duration(recovery.node_status_update_frequency_seconds),
+        "nodeStatusReportFrequency": duration(recovery.node_status_report_frequency_seconds),
         "nodeLeaseDurationSeconds": recovery.node_lease_duration_seconds,
     }
 
@@ -96,11 +97,3 @@ def pod_tolerations(recovery: RecoveryProfile) -> list[dict[str, str | int]]:
             ("node.kubernetes.io/unreachable", recovery.unreachable_toleration_seconds),
         )
     ]
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as Kubernetes writes a duration: `5s`, `5m0s`, `250ms`; as the API shows it back."""
-    if seconds != int(seconds):
-        return f"{round(seconds * 1000)}ms"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -19,6 +19,7 @@ from tandem.drill.observe import Observation
 from tandem.drill.recording import Recording, Scenario
 from tandem.drill.samples import Sample
 from tandem.drill.timeline import QUIET_SECONDS, Scene, expected, lost_pods, stages
+from tandem.findings import Finding
 from tandem.recovery import RecoveryProfile, Stage, bound_seconds, to_dict
 
 WARM_UP_SECONDS: Final = 4.0
@@ -37,7 +38,7 @@ POLL_SECONDS: Final = 0.5
 class PreconditionError(RuntimeError):
     """The drill was refused before anything was touched; `problems` say why."""
 
-    def __init__(self, problems: Sequence[survivability.Problem]) -> None:
+    def __init__(self, problems: Sequence[Finding]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = problems
 
@@ -169,7 +170,7 @@ class Drill:
         problems = list(survivability.judge(before, self.node, profile))
         if not before.apps:
             problems.append(
-                survivability.Problem(
+                Finding(
                     "error",
                     "no-apps",
                     f"namespace {self.options.namespace} has no workload labelled {labels.WORKLOAD}",
@@ -260,7 +261,7 @@ class Drill:
         while silent := self._silent():
             if time.monotonic() > deadline:
                 message = f"no answer before the fault: {', '.join(silent[:8])}"
-                problem = survivability.Problem("error", "not-serving", message, "repair the app or the path first")
+                problem = Finding("error", "not-serving", message, "repair the app or the path first")
                 if "not-serving" in self.options.accept:
                     self.warnings.append(str(problem))
                     return

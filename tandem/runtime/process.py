@@ -66,12 +66,13 @@ async def connected(kubeconfig: str | None, user_agent: str, metrics: Metrics) -
         yield Cluster(client, lambda namespace, name: ApiLeaseStore(for_leases, namespace, name))
 
 
-def run(controller: Controller, settings: RunSettings | None = None) -> NoReturn:
+def run(controller: Controller, settings: RunSettings | None = None, *, metrics: Metrics | None = None) -> NoReturn:
     """Run a controller as this process, from first connection to exit status; see the module.
 
     Args:
         controller: what to do.
         settings: default: from the environment (`RunSettings.from_environ`).
+        metrics: where to count; give your own to serve gauges of your own at /metrics as well.
     """
     try:
         settings = settings or RunSettings.from_environ()
@@ -80,13 +81,12 @@ def run(controller: Controller, settings: RunSettings | None = None) -> NoReturn
         sys.stderr.write(f"{controller.name}: {error}\n")
         sys.exit(UNUSABLE)
     with asyncio.Runner(loop_factory=_loop_factory(settings.uvloop)) as runner:
-        status = runner.run(_process(controller, settings))
+        status = runner.run(_process(controller, settings, metrics or Metrics()))
     sys.exit(status)
 
 
-async def _process(controller: Controller, settings: RunSettings) -> int:
+async def _process(controller: Controller, settings: RunSettings, metrics: Metrics) -> int:
     log = get_logger("process").bind(controller=controller.name)
-    metrics = Metrics()
     try:
         async with (
             Shutdown(

@@ -80,7 +80,7 @@ def test_outputs_of_the_lab_stack(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_is_registered_when_a_setting_is_wrong() -> None:
     with pytest.raises(SettingsError, match="no such recovery profile"):
-        run("lab", {"tandem:profile": "fast"})
+        run("lab", {"tandem:profile": "quick"})
 
 
 def test_same_profile_passes() -> None:

@@ -22,7 +22,7 @@ def with_app(**values: Any) -> dict[str, str]:
 
 REFUSED: list[tuple[dict[str, str], str, str, str]] = [
     ({"tandem:profle": "article"}, 'profle = "article"', "no such key", "profile"),
-    ({"tandem:profile": "fast"}, 'profile = "fast"', "no such recovery profile", "balanced"),
+    ({"tandem:profile": "quick"}, 'profile = "quick"', "no such recovery profile", "balanced"),
     (
         {"tandem:recovery_target_seconds": "20"},
         "recovery_target_seconds = 20.0",
@@ -33,7 +33,7 @@ REFUSED: list[tuple[dict[str, str], str, str, str]] = [
         {"tandem:recovery_target_seconds": "60", "tandem:profile": "stock"},
         "recovery_target_seconds = 60.0",
         "the target is 60 s",
-        "choose article or balanced",
+        "choose balanced",
     ),
     ({"tandem:recovery_target_seconds": "soon"}, 'recovery_target_seconds = "soon"', "valid number", "correct"),
     ({"tandem:recovery_target_seconds": "-1"}, 'recovery_target_seconds = "-1"', "greater than 0", "correct"),

@@ -33,7 +33,7 @@ from typing import Any, Final, Self
 
 from tandem.runtime.testing._certificates import Authority
 
-START_SECONDS: Final = 60.0
+START_SECONDS: Final = 180.0
 """A quiet machine takes about 6 s; a busy one must not fail for it."""
 _PREFIX: Final = "tandem-api-"
 _PR_SET_PDEATHSIG: Final = 1

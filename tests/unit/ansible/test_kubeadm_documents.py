@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from plugins.module_utils import tandem_kubeadm as kubeadm
 from plugins.module_utils import tandem_tuning as tuning
@@ -80,8 +82,7 @@ def test_an_operators_environment_stays_with_its_source() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"apiVersion": "kubeadm.k8s.io/v1beta3"}, ["v1beta3", "kubeadm config migrate"]),
-        ({"apiServer": {"extraArgs": {"audit-log-path": "x"}}}, ["apiServer.extraArgs", "v1beta3"]),
+        ({"apiVersion": "kubeadm.k8s.io/v1beta2"}, ["v1beta2", "kubeadm upgrade apply"]),
         (
             {"apiServer": {"extraArgs": [{"name": "v", "value": "1"}, {"name": "v", "value": "2"}]}},
             ["v twice", "'1'", "'2'"],
@@ -105,6 +106,68 @@ def test_what_cannot_be_merged_safely_is_refused(change: dict[str, Any], words: 
         kubeadm.merge_cluster_configuration({**CLUSTER, **change}, tuning.settings("balanced"))
     for word in [*words, "way out"]:
         assert word in str(refused.value)
+
+
+FIXTURES = Path(__file__).with_name("fixtures")
+
+
+def test_v1beta3_is_converted_as_kubeadm_does() -> None:
+    """The second file is what `kubeadm config migrate` of v1.36.3 made of the first (its ClusterConfiguration)."""
+    old = yaml.safe_load((FIXTURES / "kubeadm-config-v1beta3.yaml").read_text())
+    assert kubeadm.converted(old) == yaml.safe_load((FIXTURES / "kubeadm-config-v1beta3-migrated.yaml").read_text())
+
+
+def test_a_v1beta3_document_is_merged_and_its_flags_stay() -> None:
+    old = yaml.safe_load((FIXTURES / "kubeadm-config-v1beta3.yaml").read_text())
+    merged = kubeadm.merge_cluster_configuration(old, tuning.settings("article"))
+    assert merged["apiVersion"] == kubeadm.KUBEADM_API
+    assert args(merged, "apiServer")["enable-admission-plugins"] == "NodeRestriction,PodNodeSelector"
+    assert args(merged, "controllerManager")["bind-address"] == "0.0.0.0"  # noqa: S104
+    assert args(merged, "controllerManager")["node-monitor-grace-period"] == "20s"
+    assert merged["proxy"] == {}
+
+
+def test_external_etcd_of_v1beta3() -> None:
+    old = {"apiVersion": kubeadm.OLD_KUBEADM_API, "etcd": {"external": {"endpoints": ["https://e:2379"]}}}
+    assert kubeadm.converted(old)["etcd"]["external"]["httpEndpoints"] == ["https://e:2379"]
+
+
+def test_the_operators_own_flags_come_and_go_by_name() -> None:
+    there = tuning.settings("balanced", {"profiling": False, "enable-admission-plugins": "PodNodeSelector"}, {"v": 4})
+    merged = kubeadm.merge_cluster_configuration(CLUSTER, there)
+    assert args(merged, "apiServer")["profiling"] == "false"
+    assert args(merged, "apiServer")["enable-admission-plugins"] == "NodeRestriction,PodNodeSelector"
+    assert args(merged, "controllerManager")["v"] == "4"
+    gone = tuning.settings("balanced", {"profiling": None}, {"v": None})
+    back = kubeadm.merge_cluster_configuration(merged, gone)
+    assert "profiling" not in args(back, "apiServer")
+    assert "v" not in args(back, "controllerManager")
+    assert args(back, "controllerManager")["profiling"] == "false", "only what was named goes"
+
+
+def test_a_backup_comes_back_whole_and_leaves_the_version_alone() -> None:
+    tuned = kubeadm.merge_cluster_configuration(CLUSTER, tuning.settings("balanced", {"audit-log-maxage": "x"}))
+    kubelet = {"kind": "KubeletConfiguration", "nodeLeaseDurationSeconds": 0, "maxPods": 50}
+    backup = {
+        "name": "20260101T000000Z-1",
+        "documents": {"kubeadm_config": yaml.safe_dump(CLUSTER), "kubelet_config": yaml.safe_dump(kubelet)},
+        "kubelet_env": {},
+    }
+    wanted = tuning.backup_settings(backup)
+    now = {**tuned, "kubernetesVersion": "v1.36.4"}
+    restored = kubeadm.merge_cluster_configuration(now, wanted)
+    assert restored == {**CLUSTER, "kubernetesVersion": "v1.36.4"}
+    assert kubeadm.merge_kubelet_configuration({"maxPods": 110}, wanted) == kubelet
+    assert wanted["profile"] == "stock"
+    assert wanted["controller_manager_args"] == {"profiling": "false"}
+    one = kubeadm.merge_cluster_configuration(now, wanted, ["apiServer"])
+    assert one["apiServer"] == CLUSTER["apiServer"]
+    assert one["controllerManager"] == tuned["controllerManager"]
+
+
+def test_a_backup_without_a_document_is_refused() -> None:
+    with pytest.raises(ValueError, match="no kubelet_config"):
+        tuning.backup_settings({"name": "b", "documents": {"kubeadm_config": "a: 1"}})
 
 
 def test_kubelet_fields_by_name_and_back() -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from plugins.module_utils import tandem_findings as checks
+from plugins.module_utils import tandem_variables as variables
+
+ROOT = Path(__file__).resolve().parents[3]
 
 Node = Callable[..., dict[str, Any]]
 NOW = 1_790_000_000.0
@@ -19,8 +25,6 @@ SETTINGS: dict[str, Any] = {
     "profile": "balanced",
     "target_seconds": 0,
     "accept": [],
-    "api_server_args": {},
-    "endpoint": "api.internal:6443",
     "pod_subnet": "10.244.0.0/16",
     "service_subnet": "10.96.0.0/16",
     "pod_network": "bridge",
@@ -43,17 +47,6 @@ def test_a_good_inventory_has_no_finding() -> None:
         ({}, {"b": "10.0.0.11"}, {}, ["host b", "10.0.0.11", "a has it too"]),
         ({}, {"b": ""}, {}, ["host b", "tandem_address", "IPv4"]),
         ({}, {"b": "fd00::1"}, {}, ["host b", "fd00::1", "IPv4 only"]),
-        ({}, {}, {"profile": "quick"}, ["tandem_profile", "'quick'", "stock, article, balanced"]),
-        ({}, {}, {"target_seconds": 5}, ["recovery_target_seconds", "5"]),
-        ({}, {}, {"pod_subnet": "10.244.0.0/16,fd00::/64"}, ["tandem_pod_subnet", "dual stack"]),
-        ({}, {}, {"service_subnet": "fd00::/108"}, ["tandem_service_subnet", "IPv6"]),
-        (
-            {},
-            {},
-            {"api_server_args": {"pod-eviction-timeout": "30s"}},
-            ["pod-eviction-timeout", "default-not-ready-toleration-seconds"],
-        ),
-        ({}, {}, {"endpoint": "10.0.0.10"}, ["tandem_endpoint", "name:port"]),
     ],
 )
 def test_inventory_refusals(
@@ -63,6 +56,68 @@ def test_inventory_refusals(
     assert len(findings) == 1
     for word in [*words, "; rule: ", "; way out: "]:
         assert word in findings[0]
+
+
+TABLE: list[dict[str, Any]] = yaml.safe_load((ROOT / "tests/unit/ansible/fixtures/wrong-inputs.yml").read_text())
+LAB_GROUPS = {"control_plane": ["cp1"], "workers": ["w1", "w2"], "nfs_server": ["nfs1"]}
+LAB_ADDRESSES = {"cp1": "10.77.0.10", "w1": "10.77.0.11", "w2": "10.77.0.12", "nfs1": "10.77.0.20"}
+
+
+def judged(entry: dict[str, Any]) -> list[str]:
+    """What preflight says of one row of the table, on the lab's inventory."""
+    variables = entry.get("variables", {})
+    groups = {group: [*hosts, *entry.get("inventory", {}).get(group, {})] for group, hosts in LAB_GROUPS.items()}
+    addresses: dict[str, str] = dict(LAB_ADDRESSES)
+    for hosts in entry.get("inventory", {}).values():
+        for host, own in hosts.items():
+            addresses[host] = own.get("tandem_address", addresses.get(host, ""))
+    settings = {
+        **SETTINGS,
+        "profile": variables.get("tandem_profile", "balanced"),
+        "target_seconds": variables.get("recovery_target_seconds", 0),
+        "accept": variables.get("tandem_accept_findings", []),
+        "variables": variables,
+    }
+    for key in ("pod_subnet", "service_subnet", "pod_network"):
+        settings[key] = variables.get(f"tandem_{key}", SETTINGS[key])
+    return checks.inventory_findings(groups, addresses, settings)
+
+
+@pytest.mark.parametrize("entry", TABLE, ids=lambda entry: entry["name"])
+def test_each_row_of_the_table_is_refused_in_its_words(entry: dict[str, Any]) -> None:
+    told = [finding for finding in judged(entry) if all(word in finding for word in entry["words"])]
+    assert len(told) == 1, judged(entry)
+    assert "; rule: " in told[0]
+    assert "; way out: " in told[0]
+
+
+def test_the_table_is_long_enough_and_its_base_is_good() -> None:
+    assert len(TABLE) >= 25
+    assert judged({}) == []
+
+
+@pytest.mark.parametrize("inventory", ["lab", "example"])
+def test_the_inventories_variables_are_fine(inventory: str) -> None:
+    values = yaml.safe_load((ROOT / "inventories" / inventory / "group_vars" / "all.yml").read_text())
+    assert variables.variable_findings(values) == []
+
+
+def test_every_variable_that_a_role_reads_is_known_and_every_known_one_is_read() -> None:
+    files = [*(ROOT / "roles").rglob("*.yml"), *(ROOT / "roles").rglob("*.j2"), *(ROOT / "playbooks").glob("*.yml")]
+    files += [ROOT / "plugins/inventory/tandem_lab.py"]
+    text = "\n".join(path.read_text() for path in files)
+    modules = {
+        path.stem for folder in ("modules", "action") for path in (ROOT / "plugins" / folder).glob("tandem_*.py")
+    }
+    filters = set(re.findall(r'"(tandem_\w+)":', (ROOT / "plugins/filter/tandem.py").read_text()))
+    read = set(re.findall(r"\b(?:tandem|recovery)_[a-z_]+", text)) - modules - filters - {"tandem_lab"}
+    assert read | {"tandem_kubeconfig"} == set(variables.VARIABLES)
+
+
+def test_the_rules_that_can_be_accepted_are_those_that_exist() -> None:
+    source = (ROOT / "tandem/_recovery/check.py").read_text()
+    found = set(re.findall(r'"error",\s*"([a-z0-9-]+)"', source)) - {"recovery-target", "warning"}
+    assert found == set(variables.RULES)
 
 
 def test_a_good_machine_has_no_finding(node: Node, rules: dict[str, Any]) -> None:

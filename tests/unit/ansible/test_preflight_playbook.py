@@ -47,7 +47,7 @@ def run(tmp_path: Path, document: dict[str, Any], *arguments: str) -> subprocess
         (
             {"nfs_server": {}},
             ["--extra-vars", "tandem_profile=quick"],
-            ["group nfs_server", "'quick'", "stock, article, balanced"],
+            ["group nfs_server", "'quick'", "stock, article, balanced, fast"],
         ),
         (
             {"nfs_server": {"hosts": {"n": {"tandem_address": "10.0.0.11"}}}},

@@ -25,7 +25,7 @@ def run(*args: str) -> Result:
 def test_an_unknown_profile_is_a_usage_error_that_lists_the_known() -> None:
     result = run("predict", "--profile", "quick")
     assert result.exit_code == 2
-    assert "stock, article, balanced" in result.output
+    assert "stock, article, balanced, fast" in result.output
 
 
 def test_predict_shows_windows_and_findings() -> None:

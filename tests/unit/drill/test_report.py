@@ -53,7 +53,7 @@ def observations(name: str, behaviour: Behaviour) -> list[Observation]:
 
 
 def samples(name: str, behaviour: Behaviour) -> list[Sample]:
-    draw = random.Random(name)  # noqa: S311  a repeatable pattern
+    draw = random.Random(name)
     made = []
     for client in ("cp1/new", "cp1/kept", "pod/new", "outside-w1/new", "outside-w2/new"):
         for number in range(int((UNTIL + 5) * 5)):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tandem import recovery
-from tandem.recovery import ARTICLE, BALANCED, STOCK, RecoveryProfile, Window
+from tandem.recovery import ARTICLE, BALANCED, FAST, STOCK, Pace, RecoveryProfile, Window
 
 # Seconds after power loss, one run each: article settings, and a single app served again with stock ones.
 MEASURED_ARTICLE = {
@@ -41,10 +41,40 @@ def test_balanced_is_faster_than_article_at_its_worst_in_every_stage() -> None:
     assert all(fast[stage].high < slow[stage].high for stage in recovery.STAGES)
 
 
-def test_only_article_carries_the_warning_about_a_stall_of_the_api() -> None:
-    assert [(f.level, f.rule) for f in recovery.check(ARTICLE)] == [("warning", "api-stall")]
-    assert recovery.check(BALANCED) == ()
-    assert recovery.check(STOCK) == ()
+def test_what_each_profile_is_warned_about() -> None:
+    warned = {p.name: [(f.level, f.rule) for f in recovery.check(p)] for p in recovery.PROFILES.values()}
+    assert warned == {
+        "stock": [],
+        "article": [("warning", "dead-connection"), ("warning", "api-stall")],
+        "balanced": [],
+        "fast": [("warning", "api-stall")],
+    }
+
+
+def test_what_fast_gains_and_what_it_costs() -> None:
+    fast, balanced = recovery.predict(FAST)["serving"], recovery.predict(BALANCED)["serving"]
+    assert fast.high == balanced.high - 15
+    assert recovery.tolerated_stall_seconds(FAST) == pytest.approx(5.55)
+    assert recovery.tolerated_stall_seconds(ARTICLE) == pytest.approx(1.8)
+    assert recovery.tolerated_stall_seconds(BALANCED) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("outage", "stale"), [(0.5, 2.1), (2, 5.2), (5, 11.4), (9.5, 22.3), (10, 22.8), (13, 38.6)], ids=str
+)
+def test_the_stale_view_that_an_outage_leaves(outage: float, stale: float) -> None:
+    assert recovery.stale_view_seconds(outage) == pytest.approx(stale)
+
+
+def test_writes_beyond_the_burst_wait_for_the_rate() -> None:
+    full = Pace(pods=110)
+    assert recovery.write_queue_seconds(STOCK, 30) == 0
+    assert recovery.write_queue_seconds(STOCK, 110) == pytest.approx(4)
+    assert recovery.predict(STOCK, pace=full)["endpoints_out"].high == pytest.approx(
+        recovery.predict(STOCK)["endpoints_out"].high + 4
+    )
+    quick = dataclasses.replace(STOCK, kcm_kube_api_qps=100, kcm_kube_api_burst=200)
+    assert recovery.write_queue_seconds(quick, 110) == 0
 
 
 def test_default_deadlines_leave_a_view_stale_for_about_23_s_and_shorter_ones_less() -> None:
@@ -98,7 +128,7 @@ def test_hold_is_created_but_never_scheduled_and_a_statefulset_never_created() -
 
 
 def test_unknown_profile_lists_those_that_exist() -> None:
-    with pytest.raises(recovery.UnknownProfileError, match="'quick'; known: stock, article, balanced"):
+    with pytest.raises(recovery.UnknownProfileError, match="'quick'; known: stock, article, balanced, fast"):
         recovery.profile("quick")
 
 
@@ -115,6 +145,10 @@ def test_unknown_profile_lists_those_that_exist() -> None:
         ({"node_lease_duration_seconds": -1}, "bare-integer"),
         ({"node_monitor_period_seconds": 0}, "positive"),
         ({"node_monitor_period_seconds": "5s"}, "positive"),
+        ({"node_monitor_period_seconds": 0.01}, "range"),
+        ({"node_lease_duration_seconds": 40000}, "range"),
+        ({"http2_read_idle_timeout_seconds": 5000, "http2_ping_timeout_seconds": 1}, "range"),
+        ({"default_toleration_admission": False}, "admission-plugin"),
         ({"kcm_leader_elect_renew_deadline_seconds": 15}, "leader-election"),
         ({"kcm_leader_elect_renew_deadline_seconds": 2}, "leader-election"),
     ],
@@ -130,7 +164,10 @@ def test_target_names_the_profiles_that_would_meet_it() -> None:
     assert recovery.check_target(BALANCED, 60) is None
     finding = recovery.check_target(STOCK, 60)
     assert finding is not None
-    assert finding.fix == "choose article or balanced"
+    assert finding.fix == "choose balanced"
+    priced = recovery.check_target(BALANCED, 45)
+    assert priced is not None
+    assert priced.fix == "choose fast (survives API stalls of up to 5.5 s only)"
     hopeless = recovery.check_target(BALANCED, 10)
     assert hopeless is not None
     assert "flags alone" in hopeless.fix

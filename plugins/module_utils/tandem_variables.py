@@ -1,0 +1,254 @@
+"""The variables of a site, each with what it may hold. A name that nobody reads is refused: it is a slip of the pen."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import re
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from plugins.module_utils.tandem_kubeadm import DEAD_FLAGS, REQUIRED_ADMISSION_PLUGINS
+from tandem import recovery
+
+Judge = Callable[[Any], bool]
+
+STATIC_PODS: Final = "/etc/kubernetes/manifests"
+
+
+def _integer(low: int, high: int) -> Judge:
+    """A whole number in a range; text of digits counts, for -e gives text."""
+
+    def holds(value: Any) -> bool:
+        text = str(value).strip()
+        return not isinstance(value, bool) and bool(re.fullmatch(r"-?\d+", text)) and low <= int(text) <= high
+
+    return holds
+
+
+def _number(low: float, high: float) -> Judge:
+    def holds(value: Any) -> bool:
+        text = str(value).strip()
+        return not isinstance(value, bool) and bool(re.fullmatch(r"\d+(\.\d+)?", text)) and low <= float(text) <= high
+
+    return holds
+
+
+def _one_of(*choices: str) -> Judge:
+    return lambda value: str(value) in choices
+
+
+def _boolean(value: Any) -> bool:
+    return isinstance(value, bool) or str(value).lower() in ("true", "false", "yes", "no")
+
+
+def _text(pattern: str) -> Judge:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _folder(value: Any) -> bool:
+    """An absolute folder of its own: not the root, not below the static pod directory, and no `..`."""
+    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._/-]+", value):
+        return False
+    path = PurePosixPath(value)
+    return len(path.parts) > 2 and ".." not in path.parts and not path.is_relative_to(STATIC_PODS)
+
+
+def _subnet(value: Any) -> bool:
+    try:
+        return ipaddress.ip_network(str(value)).version == 4
+    except ValueError:
+        return False
+
+
+def _address(value: Any) -> bool:
+    try:
+        return ipaddress.ip_address(str(value)).version == 4
+    except ValueError:
+        return False
+
+
+def _endpoint(value: Any) -> bool:
+    found = re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?:(\d+)", str(value))
+    return found is not None and 0 < int(found[2]) < 65536
+
+
+def _fsid(value: Any) -> bool:
+    """A number other than 0 (the root of NFSv4's pseudo file system) or a UUID."""
+    if re.fullmatch(r"\d+", str(value)):
+        return int(value) > 0
+    try:
+        uuid.UUID(str(value))
+    except ValueError:
+        return False
+    return True
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _dictionary(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _dictionaries(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, Mapping) for item in value)
+
+
+def _anything(_: Any) -> bool:
+    return True
+
+
+_URL: Final = r"https?://\S+"
+
+VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
+    "recovery_target_seconds": (_number(0, 86400), "seconds, 0 for none"),
+    "tandem_accept_findings": (_texts, "a list of rules' names"),
+    "tandem_address": (_anything, "an IPv4 address"),  # judged host by host
+    "tandem_api_server_args": (_dictionary, "a dictionary, flag name to value"),
+    "tandem_certificate_names": (_texts, "a list of names"),
+    "tandem_cluster_name": (_text(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"), "lower-case letters, digits, dots and dashes"),
+    "tandem_connect_timeout_seconds": (_integer(1, 600), "seconds, 1 to 600"),
+    "tandem_containerd_repository": (_dictionary, "a dictionary with url, suite and key"),
+    "tandem_containerd_version": (_text(r"[0-9][0-9A-Za-z.*:~+-]*"), "an apt version pattern such as 2.*"),
+    "tandem_endpoint": (_endpoint, "name:port, a name that can move to another machine"),
+    "tandem_endpoint_address": (_address, "an IPv4 address"),
+    "tandem_export_fsid": (_fsid, "a UUID, or a number other than 0"),
+    "tandem_export_path": (_folder, "an absolute folder of its own"),
+    "tandem_helper_image": (_text(r"\S+[:@]\S+"), "an image with a tag or digest"),
+    "tandem_http_proxy": (_text(f"|{_URL}"), "a URL"),
+    "tandem_ignore_preflight_errors": (_texts, "a list of kubeadm's names"),
+    "tandem_kubeadm_timeouts": (_dictionary, "a dictionary of kubeadm's v1beta4 timeouts"),
+    "tandem_kubeconfig": (_anything, "a path"),
+    "tandem_kubeconfig_folder": (_anything, "a path"),
+    "tandem_kubeconfig_server": (_text(_URL), "a URL"),
+    "tandem_kubernetes_repository": (_dictionary, "a dictionary with url, suite and key"),
+    "tandem_kubernetes_version": (
+        _text(r"1\.(3[4-6])\.\d+"),
+        "a release 1.34 to 1.36 without the leading v, e.g. 1.36.3",
+    ),
+    "tandem_lab_name": (_anything, "a name"),
+    "tandem_max_skew_seconds": (_number(0.1, 60), "seconds, 0.1 to 60"),
+    "tandem_min_disk_gib": (_number(0, 10**6), "GiB"),
+    "tandem_nfs_address": (_address, "an IPv4 address"),
+    "tandem_nfs_grace_seconds": (_integer(10, 120), "seconds, 10 to 120"),
+    "tandem_nfs_lease_seconds": (_integer(10, 120), "seconds, 10 to 120"),
+    "tandem_nfs_restart_live": (_boolean, "true or false"),
+    "tandem_nfs_threads": (_integer(1, 1024), "a number, 1 to 1024"),
+    "tandem_no_proxy": (_text(r"\S*"), "names and subnets with commas between"),
+    "tandem_pod_mtu": (_integer(0, 9216), "0 (the plug-in's choice) to 9216"),
+    "tandem_pod_network": (_one_of("bridge", "none"), "bridge or none"),
+    "tandem_pod_subnet": (_subnet, "one IPv4 subnet in CIDR form; dual stack and IPv6 are not supported"),
+    "tandem_profile": (_anything, "a known profile"),  # judged with its findings
+    "tandem_provisioner_image": (_text(r"\S+[:@]\S+"), "an image with a tag or digest"),
+    "tandem_proxy_mode": (_one_of("nftables", "iptables", "ipvs"), "nftables, iptables or ipvs"),
+    "tandem_reclaim_policy": (_one_of("Retain", "Delete"), "Retain or Delete"),
+    "tandem_registry_mirrors": (_dictionaries, "a list of {registry, server, mirrors}"),
+    "tandem_sandbox_image": (_text(r"\S+[:@]\S+"), "an image with a tag or digest"),
+    "tandem_service_subnet": (_subnet, "one IPv4 subnet in CIDR form; dual stack and IPv6 are not supported"),
+    "tandem_share_path": (_folder, "an absolute folder of its own"),
+    "tandem_trash_days": (_integer(1, 3650), "days, at least 1"),
+    "tandem_unreachable_hint": (_anything, "a sentence"),
+}
+"""Every variable that a site may set, with a judge of its value and the rule in words."""
+
+
+def refusal(where: str, key: str, value: Any, rule: str, way_out: str) -> str:
+    """One refusal in the form that all share."""
+    return f"{where}: {key} is {value!r}; rule: {rule}; way out: {way_out}"
+
+
+def variable_findings(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the variables that a site sets, each judged by itself and then together."""
+    found = []
+    for name, value in sorted(values.items()):
+        if name not in VARIABLES:
+            near = difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.75)
+            found.append(
+                refusal(
+                    "inventory",
+                    name,
+                    value,
+                    "a variable that some role reads",
+                    f"write {near[0]}" if near else "take it out; inventories/example lists all",
+                )
+            )
+            continue
+        holds, rule = VARIABLES[name]
+        if not holds(value):
+            found.append(refusal("inventory", name, value, rule, "correct it; inventories/example shows each"))
+    return found + _own_flags(values) + _accepted(values) + _paths(values) + _subnets(values)
+
+
+def _own_flags(values: Mapping[str, Any]) -> list[str]:
+    """Flags of the operator's own that are dead, dangerous, the profile's, or not written as kubeadm wants them."""
+    found = []
+    owned = {name for names in recovery.managed_names().values() for name in names}
+    for variable in ("tandem_api_server_args",):
+        given = values.get(variable)
+        for flag, value in given.items() if isinstance(given, Mapping) else ():
+            key, name = f"{variable}.{flag}", str(flag)
+            if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", name):
+                rule, way_out = "a flag's name without dashes in front", f"write {name.strip('-').split('=')[0]}"
+            elif name in DEAD_FLAGS:
+                rule, way_out = "the flag must not be set", DEAD_FLAGS[name]
+            elif name in owned:
+                rule, way_out = "the recovery profile sets this flag", "take it out, and choose a profile"
+            elif isinstance(value, list | Mapping):
+                rule, way_out = "one value; a list is text with commas between", "write it as text"
+            elif name == "disable-admission-plugins" and set(REQUIRED_ADMISSION_PLUGINS) & set(str(value).split(",")):
+                rule, way_out = f"{' and '.join(REQUIRED_ADMISSION_PLUGINS)} stay on", "take it off that list"
+            else:
+                continue
+            found.append(refusal("inventory", key, value, rule, way_out))
+    return found
+
+
+RULES: Final = (
+    "admission-plugin",
+    "bare-integer",
+    "dead-connection",
+    "grace-heartbeats",
+    "leader-election",
+    "not-ready-toleration",
+    "positive",
+    "range",
+)
+"""Names of the profile check's errors, which `tandem_accept_findings` may list."""
+
+
+def _accepted(values: Mapping[str, Any]) -> list[str]:
+    given = values.get("tandem_accept_findings")
+    unknown = [name for name in given if name not in RULES] if isinstance(given, list) else []
+    if not unknown:
+        return []
+    return [
+        refusal("inventory", "tandem_accept_findings", unknown, f"names of rules: {', '.join(RULES)}", "correct it")
+    ]
+
+
+def _paths(values: Mapping[str, Any]) -> list[str]:
+    """Folders that must not lie in one another: what is deleted or hidden in one would be in the other."""
+    names = ("tandem_share_path", "tandem_export_path")
+    given = {name: PurePosixPath(str(values[name])) for name in names if _folder(values.get(name))}
+    return [
+        refusal("inventory", inner, str(path), f"outside {outer} ({given[outer]})", "choose another folder")
+        for inner, path in given.items()
+        for outer in given
+        if inner != outer and path != given[outer] and path.is_relative_to(given[outer])
+    ]
+
+
+def _subnets(values: Mapping[str, Any]) -> list[str]:
+    """Pod and service subnets that overlap."""
+    pods, services = values.get("tandem_pod_subnet"), values.get("tandem_service_subnet")
+    if not (_subnet(pods) and _subnet(services)):
+        return []
+    if not ipaddress.ip_network(str(pods)).overlaps(ipaddress.ip_network(str(services))):
+        return []
+    return [
+        refusal("inventory", "tandem_service_subnet", services, f"apart from the pods' {pods}", "correct one of them")
+    ]

@@ -1,0 +1,1 @@
+"""Controllers that are deployed on the cluster, built upon `tandem.runtime`."""

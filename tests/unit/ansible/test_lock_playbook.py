@@ -1,0 +1,172 @@
+"""Two real runs of ansible-playbook and one Lease: the second is refused, a killed first one leaves no lock."""
+
+from __future__ import annotations
+
+import base64
+import http.server
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+PLAYBOOK = [
+    {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "tasks": [
+            {"name": "held", "tandem_lock": {"kubeconfig": "{{ config }}"}, "register": "lock"},
+            {
+                "name": "ours",
+                "tandem_lock": {"kubeconfig": "{{ config }}", "state": "confirmed", "identity": "{{ lock.identity }}"},
+            },
+            {"name": "working", "ansible.builtin.wait_for": {"timeout": "{{ seconds }}"}},
+        ],
+    }
+]
+
+
+class Leases(http.server.BaseHTTPRequestHandler):
+    """As much of an API server as one Lease needs."""
+
+    lease: dict[str, Any] | None = None
+    version = 0
+    guard = threading.Lock()
+
+    def do_GET(self) -> None:
+        with self.guard:
+            found = Leases.lease
+        self._answer(200 if found else 404, found or {})
+
+    def do_POST(self) -> None:
+        self._write(lambda body: Leases.lease is None)
+
+    def do_PUT(self) -> None:
+        self._write(lambda body: body["metadata"]["resourceVersion"] == str(Leases.version))
+
+    def _write(self, allowed: Any) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.guard:
+            if not allowed(body):
+                self._answer(409, {})
+                return
+            Leases.version += 1
+            body["metadata"]["resourceVersion"] = str(Leases.version)
+            Leases.lease = body
+        self._answer(200, body)
+
+    def _answer(self, status: int, body: dict[str, Any]) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        """Quiet."""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Iterator[Path]:
+    """A kubeconfig for a server that runs for the test."""
+    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *name, *files],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    Leases.lease, Leases.version = None, 0
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Leases)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    authority = base64.b64encode((tmp_path / "cert.pem").read_bytes()).decode()
+    document = {
+        "clusters": [
+            {
+                "name": "c",
+                "cluster": {
+                    "server": f"https://127.0.0.1:{server.server_port}",
+                    "tls-server-name": "localhost",
+                    "certificate-authority-data": authority,
+                },
+            }
+        ],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump(document))
+    yield path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def start(tmp_path: Path, config: Path, seconds: int, *arguments: str) -> subprocess.Popen[str]:
+    """A run that holds the lock and then works for some seconds."""
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(yaml.safe_dump(PLAYBOOK))
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", "localhost,", str(playbook)]
+    command += ["--extra-vars", json.dumps({"config": str(config), "seconds": seconds}), *arguments]
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def holder() -> str:
+    return str((Leases.lease or {"spec": {}})["spec"].get("holderIdentity", ""))
+
+
+def wait_for(condition: Any, seconds: float) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_a_second_run_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path, config: Path) -> None:
+    first = start(tmp_path, config, 60)
+    try:
+        assert wait_for(holder, 90)
+        assert str(first.pid) in holder(), "the lock is the playbook's, not that of a worker of it"
+        second = start(tmp_path, config, 1)
+        told, _ = second.communicate(timeout=120)
+        assert second.returncode != 0
+        assert "another run changes this cluster" in told
+        assert f"process {first.pid}" in told
+        checked = start(tmp_path, config, 1, "--check")
+        assert checked.wait(timeout=120) == 0, "a check run takes no lock and is not kept out"
+        assert str(first.pid) in holder()
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert wait_for(lambda: not holder(), 20), "given back within seconds of the kill"
+    third = start(tmp_path, config, 1)
+    told, _ = third.communicate(timeout=120)
+    assert third.returncode == 0, told
+    assert wait_for(lambda: not holder(), 20)
