@@ -39,6 +39,7 @@ class Result:
     Attributes:
         samples: each run's value, in `unit`, in order.
         p95: the 95th percentile by the nearest rank; equal to `max` below 20 samples.
+        note: what a reader must know beside the figures; written by hand into a published copy.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Result:
     peers: dict[str, Any] = field(default_factory=dict)
     machine: str = ""
     date: str = ""
+    note: str = ""
 
 
 def summarise(name: str, samples: Sequence[float], *, unit: str = "s", peers: Samples | None = None) -> Result:

@@ -40,6 +40,8 @@ def benchmarks_page(folder: Path = DOCS / "bench") -> str:
         result = json.loads(path.read_text(encoding="utf-8"))
         parts.append(f"## {result['name']}\n")
         parts.append(f"{result['machine']}; {result['date']}; unit: {result['unit']}.\n")
+        if result.get("note"):
+            parts.append(f"{result['note']}\n")
         rows = {result["name"]: result, **result["peers"]}
         parts.append(
             "\n".join(

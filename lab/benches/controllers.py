@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from lab.benches.election import create_free_lease
+from lab.benches.peers import build_go_peer
 from lab.build import artifacts
 from lab.story import ROOT
 from tandem.runtime.client import KubeClient, connect_client
@@ -51,10 +52,10 @@ class Process:
 
     def __post_init__(self) -> None:
         self.began = boottime()
-        paths = os.pathsep.join(filter(None, [str(kopf_folder()), os.environ.get("PYTHONPATH", "")]))
         environment = {**os.environ, "KUBECONFIG": str(self.kubeconfig)}
         if "kopf" in " ".join(self.argv):
-            environment["PYTHONPATH"] = paths
+            paths = [str(kopf_folder()), os.environ.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self.popen = subprocess.Popen(
             self.argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
@@ -134,7 +135,7 @@ def reconcile_and_cache(objects: int = OBJECTS) -> dict[str, Samples]:
     """
     kinds = {
         "tandem": OURS,
-        "controller-runtime": (str(build_controller_runtime()),),
+        "controller-runtime": (str(build_go_peer("controller-runtime")),),
         "kopf": (sys.executable, str(ROOT / "bench" / "peers" / "kopf" / "controller.py")),
     }
     found: dict[str, Samples] = {name: {} for name in ("write", "look", "cpu-write", "cpu-look", "memory")}
@@ -206,19 +207,6 @@ def solo_gap(runs: int = 5, objects: int = OBJECTS) -> Samples:
             finally:
                 new.end()
     return found
-
-
-def build_controller_runtime() -> Path:
-    """The Go peer, built from its pinned module; a second call takes a second."""
-    target = ROOT / "build" / "bench" / "peers" / "controller-runtime"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["go", "build", "-mod=readonly", "-trimpath", "-o", str(target), "."],
-        cwd=ROOT / "bench" / "peers" / "controller-runtime",
-        env={**os.environ, "GOFLAGS": "-buildvcs=false"},
-        check=True,
-    )
-    return target
 
 
 def kopf_folder() -> Path:

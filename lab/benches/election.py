@@ -18,9 +18,9 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from lab.benches.peers import build_go_peer
 from lab.build import artifacts
 from lab.story import ROOT
 from tandem.runtime.clock import boottime
@@ -200,23 +200,13 @@ def counted(api: LocalApi) -> dict[str, int]:
 
 def programs() -> dict[str, Sequence[str]]:
     """The command of each kind of candidate."""
-    return {"tandem": (sys.executable, "-m", "bench.peers.tandem.candidate"), "client-go": (str(build_client_go()),)}
+    return {
+        "tandem": (sys.executable, "-m", "bench.peers.tandem.candidate"),
+        "client-go": (str(build_go_peer("client-go")),),
+    }
 
 
 def create_free_lease(api: LocalApi, name: str) -> None:
     """As a deployment creates it, so that the first leader need not wait."""
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}}
     api.request("POST", "/apis/coordination.k8s.io/v1/namespaces/default/leases", body)
-
-
-def build_client_go() -> Path:
-    """The Go peer, built from its pinned module; a second call takes a second."""
-    target = ROOT / "build" / "bench" / "peers" / "client-go"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["go", "build", "-mod=readonly", "-trimpath", "-o", str(target), "."],
-        cwd=ROOT / "bench" / "peers" / "client-go",
-        env={**os.environ, "GOFLAGS": "-buildvcs=false"},
-        check=True,
-    )
-    return target

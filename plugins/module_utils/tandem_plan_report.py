@@ -42,7 +42,7 @@ def report(
         lines.append("  nothing")
     findings = recovery.check(new)
     if findings:
-        lines += ["", *map(str, findings)]
+        lines += ["", *(f"{finding.level}: {finding}" for finding in findings)]
     return lines
 
 

@@ -61,7 +61,8 @@ class WorkQueue(Generic[K]):
         self._delayed: dict[K, float] = {}  # until when; what is in the heap and not here has been cancelled
         self._heap: list[tuple[float, int, K]] = []
         self._sequence = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0  # not asked of the handle: uvloop's has no when() when the delay is short
         self._getters: deque[asyncio.Future[None]] = deque()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -203,12 +204,13 @@ class WorkQueue(Generic[K]):
         while self._heap and self._delayed.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         if self._timer:
-            if self._heap and self._timer.when() == self._heap[0][0]:
+            if self._heap and self._timer_at == self._heap[0][0]:
                 return
             self._timer.cancel()
             self._timer = None
         if self._heap:
-            self._timer = asyncio.get_running_loop().call_at(self._heap[0][0], self._ripen)
+            self._timer_at = self._heap[0][0]
+            self._timer = asyncio.get_running_loop().call_at(self._timer_at, self._ripen)
 
     def _ripen(self) -> None:
         self._timer = None

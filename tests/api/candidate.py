@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import signal
 import sys
-from typing import Any
+from typing import cast
 
-from tandem.runtime import ApiLeaseStore, Elector, ElectorSettings, LeadershipLost, Loss, NotElected, Shutdown, boottime
+from bench.peers.tandem.candidate import Speaker, say
+from tandem.runtime import ApiLeaseStore, Elector, ElectorSettings, LeadershipLost, NotElected, Shutdown, boottime
 from tandem.runtime._election.core import Outcome, Verb
 from tandem.runtime._election.guard import process_guard
 from tandem.runtime.client import Client, connect_client
@@ -23,34 +23,14 @@ from tandem.runtime.errors import ApiError
 from tandem.runtime.resources import CONFIG_MAPS
 
 
-def say(event: str, **details: Any) -> None:
-    """One line."""
-    print(json.dumps({"at": boottime(), "event": event, **details}), flush=True)
+class FaultSpeaker(Speaker):
+    """Tells of failed requests too."""
 
-
-class Speaker:
-    """The observer of the election."""
-
-    def leading(self, epoch: int) -> None:
-        """Say it."""
-        say("leading", epoch=epoch)
-
-    def following(self, holder: str) -> None:
-        """Say it."""
-        say("following", holder=holder)
-
-    def lost(self, reason: Loss) -> None:
-        """Say it."""
-        say("lost", reason=reason.name)
-
-    def released(self) -> None:
-        """Say it."""
-        say("released")
-
-    def request(self, verb: Verb, outcome: Outcome, seconds: float) -> None:
+    def request(self, *answer: object) -> None:
         """Say what failed."""
+        verb, outcome, seconds = answer
         if outcome is not Outcome.DONE:
-            say("request", verb=verb.value, outcome=outcome.value, seconds=seconds)
+            say("request", verb=cast(Verb, verb).value, outcome=cast(Outcome, outcome).value, seconds=seconds)
 
 
 async def write(client: Client, leadership: Leadership, name: str, stop: bool) -> None:
@@ -103,7 +83,7 @@ async def main(options: argparse.Namespace) -> int:
         store = ApiLeaseStore(for_lease, "default", options.lease)
         guard = None if options.no_guard else process_guard
         try:
-            async with Elector(store, settings, shutdown=shutdown, guard=guard, observer=Speaker()) as leadership:
+            async with Elector(store, settings, shutdown=shutdown, guard=guard, observer=FaultSpeaker()) as leadership:
                 await work(client, leadership, shutdown, options)
         except NotElected:
             say("not elected")

@@ -23,9 +23,12 @@ def programs() -> Programs:
     return Programs(tools / "etcd", tools / "kube-apiserver")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def api(programs: Programs) -> Iterator[LocalApi]:
-    """A running API server with an audit log. Do not stop or kill it: `own_api` is for that."""
+    """A running API server with an audit log, gone before machines are started.
+
+    Do not stop or kill it: `own_api` is for that.
+    """
     with LocalApi(programs) as running:
         yield running
 

@@ -19,6 +19,8 @@ async def reconcile(key: Key, ctx: Context) -> Result:
     data = found.get("data", {})
     if data.get("answered") == data.get("asked"):
         return Done()
+    if ctx.attempt < int(os.environ.get("FAIL_TIMES", "0")):
+        raise RuntimeError("not yet")
     ctx.log.info("began")
     await asyncio.sleep(SECONDS)
     answer = {"answered": data["asked"], "by": os.environ["POD_NAME"], "epoch": str(ctx.epoch)}

@@ -94,7 +94,7 @@ def test_after_kill_9_the_follower_leads_when_the_lease_is_over(api: LocalApi, n
     free_lease(api, name)
     first = start(f"{name}-a", CONTROLLER=name, SLOW_SECONDS="1")
     eventually(lambda: holder(api, name).startswith(first.name), "the first leads")
-    second = start(f"{name}-b", CONTROLLER=name, SLOW_SECONDS="0.1")
+    second = start(f"{name}-b", CONTROLLER=name, SLOW_SECONDS="0.1", FAIL_TIMES="3")
     eventually(lambda: second.said("following"), "the second follows")
     ask(api, name, 40)
     eventually(lambda: len(answered(api, name)) > 4, "the first works")

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lab.benches.election import Candidate, build_client_go
+from lab.benches.election import Candidate
+from lab.benches.peers import build_go_peer
 from tandem.runtime.testing.localapi import LocalApi
 from tests.api.conftest import free_lease
 from tests.api.processes import wait_for
@@ -50,7 +51,7 @@ def judge(found: list[tuple[datetime.datetime, str]]) -> tuple[int, list[str]]:
 def test_ours_and_client_go_never_lead_at_once(own_api: LocalApi, name: str) -> None:
     programs: list[list[str]] = [
         [sys.executable, "-m", "bench.peers.tandem.candidate"],
-        [str(build_client_go())],
+        [str(build_go_peer("client-go"))],
     ]
     free_lease(own_api, name)
     running: dict[str, Candidate] = {}

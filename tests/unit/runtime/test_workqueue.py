@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import pytest
+import uvloop
 
 from tandem.runtime.testing.loop import virtual
 from tandem.runtime.workqueue import QueueClosed, WorkQueue
@@ -174,3 +176,33 @@ async def test_no_key_is_ever_with_two_workers_and_none_is_forgotten() -> None:
         await asyncio.sleep(60)
         queue.shut_down()
     assert seen == wanted
+
+
+@pytest.mark.parametrize("factory", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_delays_of_less_than_a_millisecond_on_real_loops(factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    async def run() -> None:
+        rng = random.Random(3)
+        queue: WorkQueue[int] = WorkQueue(base_seconds=0.0001, cap_seconds=0.01)
+        finished: set[int] = set()
+
+        async def work() -> None:
+            while len(finished) < 500:
+                key = await queue.get()
+                await asyncio.sleep(0)
+                if rng.random() < 0.6:
+                    queue.add_with_backoff(key)
+                else:
+                    finished.add(key)
+                    queue.forget(key)
+                queue.done(key)
+            queue.shut_down()
+
+        for key in range(500):
+            queue.add(key)
+        async with asyncio.timeout(60):
+            results = await asyncio.gather(*(work() for _ in range(4)), return_exceptions=True)
+        assert all(result is None or isinstance(result, QueueClosed) for result in results), results
+        assert len(finished) == 500
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(run())
