@@ -91,16 +91,22 @@ def returned(profile: str) -> Iterator[None]:
 
 
 def test_a_check_run_tells_the_flags_and_leaves_nothing(
-    kube: Kube, machine: Callable[[str], Any], nodes: list[str], other: str
+    kube: Kube, machine: Callable[[str], Any], nodes: list[str], profile: str, other: str
 ) -> None:
     before, on_disk = documents(kube), files(machine, nodes)
     done = run("tune", other, "--check", "--diff")
     assert done.returncode == 0, told(done)[-3000:]
-    wanted = recovery.profile(other)
-    for flag, value in {**recovery.controller_manager_args(wanted), **recovery.api_server_args(wanted)}.items():
-        assert f"+ - --{flag}={value}" in told(done), flag
+    there, wanted = recovery.profile(profile), recovery.profile(other)
+    changed = 0
+    for arguments in (recovery.controller_manager_args, recovery.api_server_args):
+        for flag, value in dict(arguments(wanted).items() - arguments(there).items()).items():
+            assert f"+ - --{flag}={value}" in told(done), flag
+            changed += 1
     for name, value in recovery.kubelet_configuration(wanted).items():
-        assert f"{name}: {value}" in told(done), name
+        if recovery.kubelet_configuration(there).get(name) != value:
+            assert f"{name}: {value}" in told(done), name
+            changed += 1
+    assert changed >= 2, f"{profile} and {other} hardly differ: nothing was tested"
     assert documents(kube) == before
     assert files(machine, nodes) == on_disk
 
