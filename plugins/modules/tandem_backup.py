@@ -241,7 +241,7 @@ def present(parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     known, mark = listed(folder), digest(texts, files)
     kept = bool(known) and known[0].get("digest") == mark
     size = sum(len(text.encode()) for text in texts.values()) + sum(path.stat().st_size for path in files.values())
-    # A change that is to follow fills the disk too: with a backup of this state already kept, a full disk is refused as well.
+    # The change that is to follow fills the disk too: a full one is refused even with a backup of this state kept.
     refuse_full_disk(folder, 0 if kept else size, parameters["min_free_mib"])
     if kept:
         return {"changed": False, "backups": known, "backup": {**known[0], "documents": texts}}

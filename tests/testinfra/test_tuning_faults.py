@@ -169,7 +169,7 @@ def test_a_second_run_is_refused_while_the_first_lives(other: str, kube: Kube, r
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_a_random_moment_and_resumed(seed: int, kube: Kube, profile: str, other: str, returned: None) -> None:
-    moment = random.Random(seed).uniform(10, 120)  # noqa: S311
+    moment = random.Random(seed).uniform(10, 120)
     first = subprocess.Popen(command("tune", other), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         first.wait(timeout=moment)
