@@ -16,6 +16,9 @@ from tandem import recovery
 Judge = Callable[[Any], bool]
 
 STATIC_PODS: Final = "/etc/kubernetes/manifests"
+SHUTDOWN_SECONDS: Final = 45
+SHUTDOWN_CRITICAL_SECONDS: Final = 15
+"""Of a node's graceful shutdown, where the inventory is silent: the defaults of the role kubelet_ha."""
 
 
 def _integer(low: int, high: int) -> Judge:
@@ -201,18 +204,24 @@ def variable_findings(values: Mapping[str, Any]) -> list[str]:
         holds, rule = VARIABLES[name]
         if not holds(value):
             found.append(refusal("inventory", name, value, rule, "correct it; inventories/example shows each"))
-    grace, critical = (values.get(f"tandem_shutdown_{part}seconds") for part in ("", "critical_"))
-    if _integer(0, 1800)(grace) and _integer(0, 600)(critical) and int(critical) > int(grace):
-        rule = f"part of tandem_shutdown_seconds, {grace} s"
-        found.append(refusal("inventory", "tandem_shutdown_critical_seconds", critical, rule, "lower it"))
-    return found + _own_flags(values) + _accepted(values) + _paths(values) + _subnets(values)
+    return found + _shutdown(values) + _own_flags(values) + _accepted(values) + _paths(values) + _subnets(values)
+
+
+def _shutdown(values: Mapping[str, Any]) -> list[str]:
+    """Critical pods get a part of a shutdown's time; kubelet does not start with more than all of it."""
+    grace: Any = values.get("tandem_shutdown_seconds", SHUTDOWN_SECONDS)
+    critical: Any = values.get("tandem_shutdown_critical_seconds", SHUTDOWN_CRITICAL_SECONDS)
+    if not (_integer(0, 1800)(grace) and _integer(0, 600)(critical)) or not 0 < int(grace) < int(critical):
+        return []
+    rule, way_out = f"part of tandem_shutdown_seconds, {grace} s", "lower it, or raise tandem_shutdown_seconds"
+    return [refusal("inventory", "tandem_shutdown_critical_seconds", critical, rule, way_out)]
 
 
 def _own_flags(values: Mapping[str, Any]) -> list[str]:
     """Flags of the operator's own that are dead, dangerous, the profile's, or not written as kubeadm wants them."""
     found = []
     owned = {name for names in recovery.managed_names().values() for name in names}
-    fields = values.get("tandem_kubelet_configuration")
+    fields: Any = values.get("tandem_kubelet_configuration")
     for field in sorted(owned & set(fields)) if isinstance(fields, Mapping) else ():
         key, rule = f"tandem_kubelet_configuration.{field}", "the recovery profile sets this field"
         found.append(refusal("inventory", key, fields[field], rule, "take it out, and choose a profile"))

@@ -102,9 +102,9 @@ def test_a_check_run_tells_the_flags_and_leaves_nothing(
         for flag, value in dict(arguments(wanted).items() - arguments(there).items()).items():
             assert f"+ - --{flag}={value}" in told(done), flag
             changed += 1
-    for name, value in recovery.kubelet_configuration(wanted).items():
-        if recovery.kubelet_configuration(there).get(name) != value:
-            assert f"{name}: {value}" in told(done), name
+    for name, wish in recovery.kubelet_configuration(wanted).items():
+        if recovery.kubelet_configuration(there).get(name) != wish:
+            assert f"{name}: {wish}" in told(done), name
             changed += 1
     assert changed >= 2, f"{profile} and {other} hardly differ: nothing was tested"
     assert documents(kube) == before
