@@ -19,6 +19,11 @@ Level = Literal["error", "warning", "off"]
 ENVIRONMENTS: Final[tuple[Environment, ...]] = ("dev", "staging", "prod", "lab")
 
 
+def environment_of(stack: str) -> Environment:
+    """The environment whose levels a stack takes: that of its own name, or prod."""
+    return next((each for each in ENVIRONMENTS if each == stack), "prod")
+
+
 @dataclass(frozen=True)
 class Subject:
     """The object that a finding is about. `source` says where it was read: `FILE:LINE`, empty for a live cluster."""

@@ -298,6 +298,18 @@ def test_what_was_bad_before_may_stay_or_become_better_but_not_worse(case: Worse
     assert patch(judging, obj, namespace, case.better).status == 200
 
 
+def test_what_is_let_through_with_a_warning_is_noted_in_the_audit_log(judging: LocalApi) -> None:
+    namespace = make_namespace(judging, "warn")
+    until(lambda: create(judging, two_without_election("noted"), namespace).warned)
+    noted = [
+        each["annotations"]["validation.policy.admission.k8s.io/validation_failure"]
+        for each in judging.audit()
+        if each["objectRef"].get("namespace") == namespace and "noted" in json.dumps(each.get("requestObject"))
+        if "validation.policy.admission.k8s.io/validation_failure" in each.get("annotations", {})
+    ]
+    assert any("replicas-need-election" in each for each in noted)
+
+
 def test_a_good_object_cannot_be_made_bad_again(judging: LocalApi) -> None:
     namespace = make_namespace(judging)
     obj = two_without_election("solo")
@@ -342,8 +354,8 @@ def test_the_cluster_s_own_namespaces_never_take_part(judging: LocalApi) -> None
     try:
         assert create(judging, probe, "kube-system") == Answer(201)
     finally:
-        change = {"metadata": {"labels": {labels.ADMISSION: None}}}
-        write(judging, "PATCH", "/api/v1/namespaces/kube-system", change, content="application/merge-patch+json")
+        undo = {"metadata": {"labels": {labels.ADMISSION: None}}}
+        write(judging, "PATCH", "/api/v1/namespaces/kube-system", undo, content="application/merge-patch+json")
 
 
 # --- with kubectl, as a person does it --------------------------------------------------------------------------------
