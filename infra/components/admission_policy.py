@@ -16,10 +16,12 @@ from pulumi_kubernetes.admissionregistration.v1 import (
 from pulumi_kubernetes.core.v1 import ConfigMap
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from infra.components._app import App
 from infra.components._names import MANAGED_BY, check_name
 from infra.errors import ArgsError
 from tandem import admission
-from tandem.checklist import ENVIRONMENTS, Environment
+from tandem.checklist import ENVIRONMENTS, Environment, environment_of
+from tandem.labels import SINGLE_WRITER, SPREAD, WORKLOAD
 from tandem.recovery import RecoveryProfile
 
 _BOUNDS = ("alone", "spare")
@@ -52,6 +54,16 @@ class AdmissionPolicyArgs:
                 if bound not in _BOUNDS:
                     where = f"protected.{namespace}.{name}"
                     raise ArgsError(where, bound, "no such bound of a Deployment's replicas", f"one of {_BOUNDS}")
+
+
+def admission_args(
+    stack: str, profile: RecoveryProfile, namespace: str, apps: Mapping[str, App]
+) -> AdmissionPolicyArgs:
+    """The arguments for a stack's apps: the levels of its environment, and never two of a single writer by scaling."""
+    known: dict[str | None, admission.Bound] = {SINGLE_WRITER: "alone", SPREAD: "spare"}
+    workloads = {name: app.labels.get(WORKLOAD) for name, app in apps.items()}
+    bounds = {name: known[workload] for name, workload in workloads.items() if workload in known}
+    return AdmissionPolicyArgs(profile=profile, environment=environment_of(stack), protected={namespace: bounds})
 
 
 class AdmissionPolicy(pulumi.ComponentResource):

@@ -6,13 +6,17 @@ import itertools
 import re
 from typing import Any
 
+import pulumi
 import pytest
 
+from infra import __main__ as program
 from infra.components import AdmissionPolicy, AdmissionPolicyArgs
-from infra.errors import ArgsError
-from tandem import admission, checklist, recovery
+from infra.errors import ArgsError, SettingsError
+from infra.settings import parse_settings
+from tandem import admission, checklist, labels, recovery
 from tandem.checklist import ENVIRONMENTS, Environment
-from tests.pulumi.registered import register
+from tests.pulumi.registered import Registered, register
+from tests.pulumi.stack_files import raw_config
 
 PROFILE = recovery.profile("balanced")
 
@@ -111,3 +115,31 @@ def test_wrong_arguments_are_refused_by_name(arguments: dict[str, Any], field: s
     with pytest.raises(ArgsError) as caught:
         AdmissionPolicyArgs(profile=PROFILE, **arguments)
     assert caught.value.field == field
+
+
+def registered_with(admission_setting: str | None) -> Registered:
+    settings = raw_config("prod") | {"tandem:cluster_check": "skip"}
+    pulumi.runtime.set_all_config(settings | ({"tandem:admission": admission_setting} if admission_setting else {}))
+    return register(program.main, "prod")
+
+
+@pytest.mark.parametrize("mode", ["warn", "deny"])
+def test_a_stack_takes_part_when_it_says_so(mode: str) -> None:
+    registered = registered_with(mode)
+    assert registered.one("Namespace").inputs["metadata"]["labels"][labels.ADMISSION] == mode
+    assert len(registered.of("ValidatingAdmissionPolicy")) == len(made("prod", "ValidatingAdmissionPolicy"))
+    listed = registered.one("ConfigMap").inputs
+    assert listed["metadata"]["name"] == labels.PROTECTED_CONFIG_MAP
+    assert listed["data"] == {"web": "spare", "ledger": "alone"}
+
+
+@pytest.mark.parametrize("mode", [None, "off"])
+def test_a_stack_takes_no_part_by_default(mode: str | None) -> None:
+    registered = registered_with(mode)
+    assert labels.ADMISSION not in registered.one("Namespace").inputs["metadata"]["labels"]
+    assert registered.of("ValidatingAdmissionPolicy") == registered.of("ConfigMap") == []
+
+
+def test_another_mode_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match='tandem:admission = "refuse"'):
+        parse_settings(raw_config("prod") | {"tandem:admission": "refuse"}, "prod")
