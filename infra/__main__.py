@@ -6,7 +6,8 @@ import pulumi
 
 from infra.apps import deploy_apps
 from infra.cluster import connect, refuse_other_profile
-from infra.components import SharedStorage, SharedStorageArgs, Workspace, WorkspaceArgs
+from infra.components import AdmissionPolicy, SharedStorage, SharedStorageArgs, Workspace, WorkspaceArgs
+from infra.components.admission_policy import admission_args
 from infra.settings import load_settings
 
 
@@ -17,8 +18,15 @@ def main() -> None:
 
     on_cluster = pulumi.ResourceOptions(provider=connect(settings))
     storage = SharedStorage("shared-storage", SharedStorageArgs(keep_data=settings.keep_data), on_cluster)
-    workspace = Workspace("workspace", WorkspaceArgs(namespace=settings.namespace), on_cluster)
+    workspace = Workspace(
+        "workspace", WorkspaceArgs(namespace=settings.namespace, admission=settings.admission), on_cluster
+    )
     apps = deploy_apps(settings.apps, workspace=workspace, storage=storage, opts=on_cluster)
+
+    if settings.admission != "off":
+        args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
+        after = pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[workspace]))
+        AdmissionPolicy("admission", args, after)
 
     pulumi.export("profile", settings.profile.name)
     pulumi.export("namespace", workspace.namespace)

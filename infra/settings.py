@@ -15,6 +15,7 @@ from infra.apps import KINDS
 from infra.components import AppArgs, WorkspaceArgs
 from infra.components._names import check_name
 from infra.components.shared_storage import storage_class_name
+from infra.components.workspace import Admission
 from infra.errors import ArgsError, SettingsError
 from tandem import recovery
 
@@ -36,6 +37,7 @@ class Settings:
             rendering without a cluster.
         cluster_name: names the cluster in the state, so that a new kubeconfig does not replace every object.
         kube_context: the kubeconfig's context; its current one when None. The file is KUBECONFIG or kubectl's default.
+        admission: how its namespace takes part in the admission policy; unless `off`, the stack deploys that policy.
         keep_data: volumes outlive `pulumi destroy`.
         render_directory: write YAML files there for kubectl or a GitOps tool, instead of talking to a cluster.
         apps: by name.
@@ -48,6 +50,7 @@ class Settings:
     cluster_check: Literal["enforce", "skip"]
     cluster_name: str
     kube_context: str | None
+    admission: Admission
     keep_data: bool
     render_directory: str | None
     apps: Mapping[str, AppArgs]
@@ -64,6 +67,7 @@ class _StackFile(BaseModel):
     cluster_check: Literal["enforce", "skip"] = "enforce"
     cluster_name: str | None = None
     kube_context: str | None = None
+    admission: Admission = "off"
     keep_data: bool = True
     render_directory: str | None = None
     apps: dict[str, dict[str, Any]]
@@ -107,6 +111,7 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         cluster_check=file.cluster_check,
         cluster_name=file.cluster_name or stack,
         kube_context=file.kube_context,
+        admission=file.admission,
         keep_data=file.keep_data,
         render_directory=file.render_directory,
         apps=_apps(file, refuse),

@@ -19,7 +19,7 @@ import pytest
 
 from lab.story import ROOT, Story, python_module
 
-ORDER = ("unit", "model", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
+ORDER = ("unit", "model", "policy", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
 NEED_MACHINES = ("lab", "molecule", "testinfra", "stack", "drill")
 # A hang, not a slow day, is what this ends: a cluster takes eight minutes on two quiet cores.
 CLUSTER_SECONDS = 2400

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from infra.components._app import App, AppArgs
+from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
 from infra.components.auditor import Auditor, AuditorArgs
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs, RightsArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
@@ -13,6 +14,8 @@ from infra.components.stateful_app import StatefulApp, StatefulAppArgs
 from infra.components.workspace import Workspace, WorkspaceArgs
 
 __all__ = [
+    "AdmissionPolicy",
+    "AdmissionPolicyArgs",
     "App",
     "AppArgs",
     "Auditor",

@@ -11,8 +11,10 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.components._names import MANAGED_BY, check_name
 from infra.errors import ArgsError
+from tandem.labels import ADMISSION
 
 PodSecurity = Literal["privileged", "baseline", "restricted"]
+Admission = Literal["off", "warn", "deny"]
 _RESERVED = ("default", "kube-system", "kube-public", "kube-node-lease", "tandem-system", "tandem-storage")
 
 
@@ -24,10 +26,13 @@ class WorkspaceArgs:
         namespace: its name; `pulumi destroy` deletes it with everything in it.
         pod_security: the Pod Security Standard that is enforced. The components' pods satisfy `restricted`, and a
             warning tells of any that do not; `baseline` leaves room for what else a site runs there.
+        admission: how it takes part in the cluster's admission policy (docs/policy.md): not at all, by warnings, or so
+            that errors are refused.
     """
 
     namespace: str
     pod_security: PodSecurity = "baseline"
+    admission: Admission = "off"
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
@@ -51,6 +56,7 @@ class Workspace(pulumi.ComponentResource):
                     MANAGED_BY: "pulumi",
                     "pod-security.kubernetes.io/enforce": args.pod_security,
                     "pod-security.kubernetes.io/warn": "restricted",
+                    **({} if args.admission == "off" else {ADMISSION: args.admission}),
                 },
             ),
             opts=pulumi.ResourceOptions(
