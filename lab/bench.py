@@ -16,15 +16,15 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from lab.benches import controllers, election
-from lab.demo import VICTIM, gather_writers
+from lab.benches import controllers, election, outage
+from lab.demo import KUBECONFIG, VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
 
 OUTPUT = ROOT / "build" / "bench"
@@ -39,7 +39,9 @@ class Result:
     Attributes:
         samples: each run's value, in `unit`, in order.
         p95: the 95th percentile by the nearest rank; equal to `max` below 20 samples.
-        note: what a reader must know beside the figures; written by hand into a published copy.
+        note: what a reader must know beside the figures; completed by hand in a published copy.
+        table: rows that say more than samples do, column to value; shown instead of them.
+        runs: everything known of each run, for those who reckon themselves.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Result:
     machine: str = ""
     date: str = ""
     note: str = ""
+    table: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
 
 def summarise(name: str, samples: Sequence[float], *, unit: str = "s", peers: Samples | None = None) -> Result:
@@ -182,6 +186,18 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
+def bench_api_outage(_: Story) -> Result:
+    """API server outages of 5 to 20 s, killed and stopped: what live nodes lose, with the profile that is in force."""
+    plan = outage.Plan.from_environment(os.environ)
+    found = outage.sweep_lab(KUBECONFIG, plan, console.print, OUTPUT / "api-outage-runs.json")
+    if not found.outages:
+        raise outage.SweepError(found.ended)
+    result = summarise(f"api-outage-{found.profile.name}", [run.whole_seconds for run in found.outages])
+    return replace(
+        result, note=outage.note(found), table=outage.rows(found), runs=[asdict(run) for run in found.outages]
+    )
+
+
 def beside_peers(name: str, samples: Samples, *, ours: str = "tandem", unit: str = "s") -> Result:
     """A result of ours, with all other kinds of the same run as peers."""
     others = {kind: values for kind, values in samples.items() if kind != ours}
@@ -238,6 +254,7 @@ BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     ),
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
+    "api-outage": bench_api_outage,
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),
 }
 
@@ -256,8 +273,12 @@ def main(
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in names or list(BENCHMARKS):
         story = Story(OUTPUT / "logs" / name)
-        result = BENCHMARKS[name](story)
-        path: Path = OUTPUT / f"{name}.json"
+        try:
+            result = BENCHMARKS[name](story)
+        except outage.SweepError as error:
+            console.print(f"{name}: {error}", style="red", highlight=False)
+            raise typer.Exit(1) from error
+        path: Path = OUTPUT / f"{result.name}.json"
         path.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
         console.print(f"{name}: median {result.median} {result.unit}, max {result.max} -> {path.relative_to(ROOT)}")
 
