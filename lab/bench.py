@@ -23,7 +23,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lab.benches import controllers, election, outage
+from lab.benches import controllers, election, outage, same_node
+from lab.benches.api_server import SweepError
 from lab.demo import KUBECONFIG, VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
 
@@ -151,7 +152,11 @@ def profile() -> str:
 
 
 def drill(story: Story, name: str, runs: int, *extra: str) -> Result:
-    """Power loss of the worker with the single writers, under one profile; the median of `serving` per app."""
+    """Power loss of the worker with the single writers, under one profile; the median of `serving` per app.
+
+    DRILL_RUNS asks for another number of runs.
+    """
+    runs = int(os.environ.get("DRILL_RUNS", runs))
     story.run("site", ["ansible-playbook", "site.yml", "-e", f"tandem_profile={name}"])
     story.run("pulumi-up", python_module("lab.pulumi", "up", "--profile", name))
     kept = OUTPUT / f"drill-{name}"
@@ -186,12 +191,20 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
 
 
+def bench_stock_same_node(story: Story) -> Result:
+    """Stock settings with PreferSameNode, the cheapest rival: a spread app's longest gap, and without it as peers."""
+    runs = int(os.environ.get("DRILL_RUNS", "1"))
+    samples = same_node.same_node(story, runs, OUTPUT / "stock-same-node")
+    ours = "PreferSameNode: longest gap, pod"
+    return replace(beside_peers("stock-same-node", samples, ours=ours), note=same_node.NOTE)
+
+
 def bench_api_outage(_: Story) -> Result:
     """API server outages of 5 to 20 s, killed and stopped: what live nodes lose, with the profile that is in force."""
     plan = outage.Plan.from_environment(os.environ)
     found = outage.sweep_lab(KUBECONFIG, plan, console.print, OUTPUT / "api-outage-runs.json")
     if not found.outages:
-        raise outage.SweepError(found.ended)
+        raise SweepError(found.ended)
     result = summarise(f"api-outage-{found.profile.name}", [run.whole_seconds for run in found.outages])
     return replace(
         result, note=outage.note(found), table=outage.rows(found), runs=[asdict(run) for run in found.outages]
@@ -254,8 +267,9 @@ BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     ),
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
-    "api-outage": bench_api_outage,
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),
+    "stock-same-node": bench_stock_same_node,
+    "api-outage": bench_api_outage,
 }
 
 
@@ -275,7 +289,7 @@ def main(
         story = Story(OUTPUT / "logs" / name)
         try:
             result = BENCHMARKS[name](story)
-        except outage.SweepError as error:
+        except SweepError as error:
             console.print(f"{name}: {error}", style="red", highlight=False)
             raise typer.Exit(1) from error
         path: Path = OUTPUT / f"{result.name}.json"
