@@ -6,7 +6,7 @@ import pulumi
 
 from infra.apps import deploy_apps
 from infra.cluster import connect, refuse_other_profile
-from infra.components import SharedStorage, SharedStorageArgs, Workspace, WorkspaceArgs
+from infra.components import SharedStorage, SharedStorageArgs, Workspace
 from infra.settings import load_settings
 
 
@@ -17,8 +17,9 @@ def main() -> None:
 
     on_cluster = pulumi.ResourceOptions(provider=connect(settings))
     storage = SharedStorage("shared-storage", SharedStorageArgs(keep_data=settings.keep_data), on_cluster)
-    workspace = Workspace("workspace", WorkspaceArgs(namespace=settings.namespace), on_cluster)
-    apps = deploy_apps(settings.apps, workspace=workspace, storage=storage, opts=on_cluster)
+    workspace = Workspace("workspace", settings.workspace(settings.namespace), on_cluster)
+    others = [Workspace(f"namespace-{name}", settings.workspace(name), on_cluster) for name in settings.namespaces]
+    apps = deploy_apps(settings.apps, after=[storage, workspace, *others], opts=on_cluster)
 
     pulumi.export("profile", settings.profile.name)
     pulumi.export("namespace", workspace.namespace)

@@ -15,6 +15,7 @@ from infra.apps import KINDS
 from infra.components import AppArgs, WorkspaceArgs
 from infra.components._names import check_name
 from infra.components.shared_storage import storage_class_name
+from infra.components.workspace import PodSecurity
 from infra.errors import ArgsError, SettingsError
 from tandem import recovery
 
@@ -30,6 +31,8 @@ class Settings:
     Args:
         stack: its name.
         namespace: where its apps go.
+        namespaces: others that the stack makes, e.g. those of a controller's shards.
+        pod_security: the Pod Security Standard that all of them enforce.
         profile: the recovery profile that the cluster was tuned with.
         recovery_target_seconds: what the site requires of a single-replica app after a power loss; None: nothing.
         cluster_check: `enforce` compares `profile` with the one recorded in the cluster; `skip` is for a preview or a
@@ -43,6 +46,8 @@ class Settings:
 
     stack: str
     namespace: str
+    namespaces: Sequence[str]
+    pod_security: PodSecurity
     profile: recovery.RecoveryProfile
     recovery_target_seconds: float | None
     cluster_check: Literal["enforce", "skip"]
@@ -52,6 +57,10 @@ class Settings:
     render_directory: str | None
     apps: Mapping[str, AppArgs]
 
+    def workspace(self, namespace: str) -> WorkspaceArgs:
+        """The arguments of one of the stack's namespaces."""
+        return WorkspaceArgs(namespace=namespace, pod_security=self.pod_security)
+
 
 class _StackFile(BaseModel):
     """The keys of a stack's file, under `tandem:`."""
@@ -59,6 +68,8 @@ class _StackFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     namespace: str
+    namespaces: tuple[str, ...] = ()
+    pod_security: PodSecurity = "baseline"
     profile: str
     recovery_target_seconds: PositiveFloat | None = None
     cluster_check: Literal["enforce", "skip"] = "enforce"
@@ -98,10 +109,12 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         raise refuse.invalid("", error, known=_StackFile.model_fields) from None
 
     with refuse.arguments(""):
-        WorkspaceArgs(namespace=file.namespace)
+        _check_namespaces(file)
     return Settings(
         stack=stack,
         namespace=file.namespace,
+        namespaces=file.namespaces,
+        pod_security=file.pod_security,
         profile=_profile(file, refuse),
         recovery_target_seconds=file.recovery_target_seconds,
         cluster_check=file.cluster_check,
@@ -165,6 +178,16 @@ def _structured(text: str) -> object:
         return json.loads(text)
     except ValueError:
         return text
+
+
+def _check_namespaces(file: _StackFile) -> None:
+    WorkspaceArgs(namespace=file.namespace)
+    for name in file.namespaces:
+        check_name(name, "namespaces")
+        WorkspaceArgs(namespace=name)
+    if len({file.namespace, *file.namespaces}) <= len(file.namespaces):
+        rule = "each namespace is made once; the one of the apps is made anyhow"
+        raise ArgsError("namespaces", list(file.namespaces), rule, "name each once")
 
 
 def _profile(file: _StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:

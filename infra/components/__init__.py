@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from infra.components._app import App, AppArgs
+from infra.components._controller import RightsArgs
 from infra.components.auditor import Auditor, AuditorArgs
-from infra.components.elected_controller import ElectedController, ElectedControllerArgs, RightsArgs
+from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
+from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
 from infra.components.shared_storage import SharedStorage, SharedStorageArgs
 from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
+from infra.components.solo_controller import SoloController, SoloControllerArgs
 from infra.components.spread_app import SpreadApp, SpreadAppArgs
 from infra.components.stateful_app import StatefulApp, StatefulAppArgs
 from infra.components.workspace import Workspace, WorkspaceArgs
@@ -22,10 +25,15 @@ __all__ = [
     "NodeAgent",
     "NodeAgentArgs",
     "RightsArgs",
+    "ShardArgs",
+    "ShardedController",
+    "ShardedControllerArgs",
     "SharedStorage",
     "SharedStorageArgs",
     "SingleWriterApp",
     "SingleWriterAppArgs",
+    "SoloController",
+    "SoloControllerArgs",
     "SpreadApp",
     "SpreadAppArgs",
     "StatefulApp",
