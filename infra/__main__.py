@@ -6,7 +6,7 @@ import pulumi
 
 from infra.apps import deploy_apps
 from infra.cluster import connect, refuse_other_profile
-from infra.components import SharedStorage, SharedStorageArgs, Workspace
+from infra.components import PriorityClasses, SharedStorage, SharedStorageArgs, Workspace
 from infra.settings import load_settings
 
 
@@ -19,7 +19,10 @@ def main() -> None:
     storage = SharedStorage("shared-storage", SharedStorageArgs(keep_data=settings.keep_data), on_cluster)
     workspace = Workspace("workspace", settings.workspace(settings.namespace), on_cluster)
     others = [Workspace(f"namespace-{name}", settings.workspace(name), on_cluster) for name in settings.namespaces]
-    apps = deploy_apps(settings.apps, after=[storage, workspace, *others], opts=on_cluster)
+    needed: list[pulumi.Resource] = [storage, workspace, *others]
+    if settings.priority_classes.classes:
+        needed.append(PriorityClasses("priority-classes", settings.priority_classes, on_cluster))
+    apps = deploy_apps(settings.apps, after=needed, opts=on_cluster)
 
     pulumi.export("profile", settings.profile.name)
     pulumi.export("namespace", workspace.namespace)

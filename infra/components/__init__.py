@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from infra.components._app import App, AppArgs
 from infra.components._controller import RightsArgs
+from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
 from infra.components.auditor import Auditor, AuditorArgs
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
+from infra.components.priority_classes import PriorityClassArgs, PriorityClasses, PriorityClassesArgs
 from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
 from infra.components.shared_storage import SharedStorage, SharedStorageArgs
 from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
@@ -20,10 +22,18 @@ __all__ = [
     "AppArgs",
     "Auditor",
     "AuditorArgs",
+    "AutoscalingArgs",
     "ElectedController",
     "ElectedControllerArgs",
+    "HelperArgs",
+    "IngressArgs",
+    "MountArgs",
     "NodeAgent",
     "NodeAgentArgs",
+    "PortArgs",
+    "PriorityClassArgs",
+    "PriorityClasses",
+    "PriorityClassesArgs",
     "RightsArgs",
     "ShardArgs",
     "ShardedController",

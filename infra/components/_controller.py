@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import pulumi
 from pulumi_kubernetes.apps.v1 import (
@@ -28,6 +28,7 @@ from pulumi_kubernetes.rbac.v1 import (
 
 from infra.components._app import App, AppArgs
 from infra.components._names import NAME
+from infra.components._parts import Part
 from infra.components._pod import pod_template, tolerations_of
 from infra.errors import ArgsError
 from tandem import labels
@@ -44,7 +45,7 @@ RBAC_GROUP: Final = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RightsArgs:
+class RightsArgs(Part):
     """One rule of RBAC. No `*`: a controller names what it touches.
 
     Args:
@@ -93,6 +94,11 @@ class ControllerArgs(AppArgs):
         conformance: what `tandem conform` has shown of the image, as its annotation says it.
     """
 
+    OBJECTS: ClassVar[frozenset[str]] = frozenset(
+        {"Deployment", "Lease", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+        | {"ConfigMap", "Secret"}
+    )
+
     command: Sequence[str] = ()
     ready_path: str = "/readyz"
     lease_duration_seconds: int = 15
@@ -119,8 +125,7 @@ class ControllerArgs(AppArgs):
         if not self.ready_path.startswith("/") or any(word in self.ready_path.lower() for word in ("leader", "lease")):
             rule = "readiness is asked of every replica and must not mean leadership"
             raise ArgsError("ready_path", self.ready_path, rule, "ready_path: /readyz")
-        if self.node_port is not None:
-            raise ArgsError("node_port", self.node_port, "a controller has no Service", "leave it out")
+        self._refuse_service("leave it out")
 
 
 ROLLING: Final = DeploymentStrategyArgs(

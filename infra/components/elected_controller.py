@@ -24,6 +24,8 @@ class ElectedControllerArgs(ControllerArgs):
         replicas: at least two: one acts, the others wait with warm caches.
     """
 
+    OBJECTS: ClassVar[frozenset[str]] = ControllerArgs.OBJECTS | {"PodDisruptionBudget"}
+
     replicas: int = 2
 
     def __post_init__(self) -> None:

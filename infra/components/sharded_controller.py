@@ -11,6 +11,7 @@ import pulumi
 from infra.components._app import App
 from infra.components._controller import RightsArgs
 from infra.components._names import check_name
+from infra.components._parts import Part
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.errors import ArgsError
 from tandem import labels
@@ -19,7 +20,7 @@ from tandem.runtime.scope import overlaps
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardArgs:
+class ShardArgs(Part):
     """One shard.
 
     Args:
@@ -106,6 +107,7 @@ class ShardedController(App):
     """An elected controller for each shard: the loss of one shard's leader stops that shard alone, for one lease."""
 
     kind: ClassVar[str] = "sharded"
+    has_pods: ClassVar[bool] = False
 
     def __init__(self, name: str, args: ShardedControllerArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, workload=labels.CONTROLLER, opts=opts)
