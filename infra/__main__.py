@@ -6,7 +6,7 @@ import pulumi
 
 from infra.apps import deploy_apps
 from infra.cluster import connect, refuse_other_profile
-from infra.components import AdmissionPolicy, SharedStorage, SharedStorageArgs, Workspace, WorkspaceArgs
+from infra.components import AdmissionPolicy, PriorityClasses, SharedStorage, SharedStorageArgs, Workspace
 from infra.components.admission_policy import admission_args
 from infra.settings import load_settings
 
@@ -18,14 +18,16 @@ def main() -> None:
 
     on_cluster = pulumi.ResourceOptions(provider=connect(settings))
     storage = SharedStorage("shared-storage", SharedStorageArgs(keep_data=settings.keep_data), on_cluster)
-    workspace = Workspace(
-        "workspace", WorkspaceArgs(namespace=settings.namespace, admission=settings.admission), on_cluster
-    )
-    apps = deploy_apps(settings.apps, workspace=workspace, storage=storage, opts=on_cluster)
+    workspace = Workspace("workspace", settings.workspace(settings.namespace), on_cluster)
+    others = [Workspace(f"namespace-{name}", settings.workspace(name), on_cluster) for name in settings.namespaces]
+    needed: list[pulumi.Resource] = [storage, workspace, *others]
+    if settings.priority_classes.classes:
+        needed.append(PriorityClasses("priority-classes", settings.priority_classes, on_cluster))
+    apps = deploy_apps(settings.apps, after=needed, opts=on_cluster)
 
     if settings.admission != "off":
         args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
-        after = pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[workspace]))
+        after = pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[workspace, *others]))
         AdmissionPolicy("admission", args, after)
 
     pulumi.export("profile", settings.profile.name)

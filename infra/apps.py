@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
@@ -18,14 +18,16 @@ from infra.components import (
     ElectedControllerArgs,
     NodeAgent,
     NodeAgentArgs,
-    SharedStorage,
+    ShardedController,
+    ShardedControllerArgs,
     SingleWriterApp,
     SingleWriterAppArgs,
+    SoloController,
+    SoloControllerArgs,
     SpreadApp,
     SpreadAppArgs,
     StatefulApp,
     StatefulAppArgs,
-    Workspace,
 )
 
 
@@ -44,6 +46,8 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         NodeAgent.kind: Kind(NodeAgentArgs, NodeAgent),
         StatefulApp.kind: Kind(StatefulAppArgs, StatefulApp),
         ElectedController.kind: Kind(ElectedControllerArgs, ElectedController),
+        ShardedController.kind: Kind(ShardedControllerArgs, ShardedController),
+        SoloController.kind: Kind(SoloControllerArgs, SoloController),
         Auditor.kind: Kind(AuditorArgs, Auditor),
     }
 )
@@ -52,11 +56,10 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
 def deploy_apps(
     apps: Mapping[str, AppArgs],
     *,
-    workspace: Workspace,
-    storage: SharedStorage,
+    after: Sequence[pulumi.Resource],
     opts: pulumi.ResourceOptions | None = None,
 ) -> dict[str, App]:
-    """Deploy each app by the component that its arguments belong to, once namespace and StorageClass are there."""
-    after = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=[workspace, storage]))
+    """Deploy each app by the component that its arguments belong to, once what all of them need is there."""
+    opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(depends_on=list(after)))
     component_of = {kind.args: kind.component for kind in KINDS.values()}
-    return {name: component_of[type(args)](name, args, opts=after) for name, args in apps.items()}
+    return {name: component_of[type(args)](name, args, opts=opts) for name, args in apps.items()}

@@ -12,15 +12,15 @@ import pulumi
 from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, ValidationError
 
 from infra.apps import KINDS
-from infra.components import AppArgs, WorkspaceArgs
+from infra.components import AppArgs, PriorityClassArgs, PriorityClassesArgs, WorkspaceArgs
 from infra.components._names import check_name
 from infra.components.shared_storage import storage_class_name
-from infra.components.workspace import Admission
+from infra.components.workspace import Admission, PodSecurity
 from infra.errors import ArgsError, SettingsError
 from tandem import recovery
 
 PROJECT: Final = "tandem"
-_GIVEN_BY_STACK: Final = frozenset({"namespace", "profile"})
+GIVEN_BY_STACK: Final = frozenset({"namespace", "profile"})
 """Arguments of an app that the stack gives to all of them."""
 
 
@@ -31,6 +31,9 @@ class Settings:
     Args:
         stack: its name.
         namespace: where its apps go.
+        namespaces: others that the stack makes, e.g. those of a controller's shards.
+        pod_security: the Pod Security Standard that all of them enforce.
+        priority_classes: those that the stack makes.
         profile: the recovery profile that the cluster was tuned with.
         recovery_target_seconds: what the site requires of a single-replica app after a power loss; None: nothing.
         cluster_check: `enforce` compares `profile` with the one recorded in the cluster; `skip` is for a preview or a
@@ -45,6 +48,9 @@ class Settings:
 
     stack: str
     namespace: str
+    namespaces: Sequence[str]
+    pod_security: PodSecurity
+    priority_classes: PriorityClassesArgs
     profile: recovery.RecoveryProfile
     recovery_target_seconds: float | None
     cluster_check: Literal["enforce", "skip"]
@@ -55,13 +61,20 @@ class Settings:
     render_directory: str | None
     apps: Mapping[str, AppArgs]
 
+    def workspace(self, namespace: str) -> WorkspaceArgs:
+        """The arguments of one of the stack's namespaces."""
+        return WorkspaceArgs(namespace=namespace, pod_security=self.pod_security, admission=self.admission)
 
-class _StackFile(BaseModel):
+
+class StackFile(BaseModel):
     """The keys of a stack's file, under `tandem:`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     namespace: str
+    namespaces: tuple[str, ...] = ()
+    pod_security: PodSecurity = "baseline"
+    priority_classes: dict[str, PriorityClassArgs] = {}
     profile: str
     recovery_target_seconds: PositiveFloat | None = None
     cluster_check: Literal["enforce", "skip"] = "enforce"
@@ -97,15 +110,19 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         if namespace == PROJECT:
             values[key] = _structured(text)
     try:
-        file = _StackFile.model_validate(values)
+        file = StackFile.model_validate(values)
     except ValidationError as error:
-        raise refuse.invalid("", error, known=_StackFile.model_fields) from None
+        raise refuse.invalid("", error, known=StackFile.model_fields) from None
 
     with refuse.arguments(""):
-        WorkspaceArgs(namespace=file.namespace)
+        _check_namespaces(file)
+        priority_classes = PriorityClassesArgs(classes=file.priority_classes)
     return Settings(
         stack=stack,
         namespace=file.namespace,
+        namespaces=file.namespaces,
+        pod_security=file.pod_security,
+        priority_classes=priority_classes,
         profile=_profile(file, refuse),
         recovery_target_seconds=file.recovery_target_seconds,
         cluster_check=file.cluster_check,
@@ -129,6 +146,8 @@ class _Refusal:
     def error(self, key: str, value: object, rule: str, way_out: str) -> SettingsError:
         """The refusal of one value."""
         shown = json.dumps(value, default=str)
+        if "secret_" in key or "secret_" in shown:
+            shown = "(not shown: it may be a secret)"
         where = f"{self.file}: {PROJECT}:{key}"
         return SettingsError(f"{where} = {shown}\n  rule: {rule}\n  way out: {way_out}")
 
@@ -143,7 +162,9 @@ class _Refusal:
             case "missing":
                 return self.error(key, None, "the key is required", "add it")
             case "extra_forbidden" | "unexpected_keyword_argument":
-                return self.error(key, first["input"], "no such key", f"one of {', '.join(sorted(known))}")
+                nested = key.removeprefix(path).count(".")
+                way_out = "correct its spelling, or remove it" if nested else f"one of {', '.join(sorted(known))}"
+                return self.error(key, first["input"], "no such key", way_out)
             case _:
                 message = first["msg"]
                 return self.error(key, first["input"], message[0].lower() + message[1:], "correct the value")
@@ -172,7 +193,17 @@ def _structured(text: str) -> object:
         return text
 
 
-def _profile(file: _StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:
+def _check_namespaces(file: StackFile) -> None:
+    WorkspaceArgs(namespace=file.namespace)
+    for name in file.namespaces:
+        check_name(name, "namespaces")
+        WorkspaceArgs(namespace=name)
+    if len({file.namespace, *file.namespaces}) <= len(file.namespaces):
+        rule = "each namespace is made once; the one of the apps is made anyhow"
+        raise ArgsError("namespaces", list(file.namespaces), rule, "name each once")
+
+
+def _profile(file: StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:
     try:
         profile = recovery.profile(file.profile)
     except recovery.UnknownProfileError:
@@ -187,7 +218,7 @@ def _profile(file: _StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:
     return profile
 
 
-def _apps(file: _StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
+def _apps(file: StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
     common = {"namespace": file.namespace, "profile": recovery.profile(file.profile)}
     storage_class = storage_class_name(keep_data=file.keep_data)
     apps: dict[str, AppArgs] = {}
@@ -198,7 +229,7 @@ def _apps(file: _StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
         if kind is None:
             raise refuse.error(f"{path}kind", given.get("kind"), "no such kind of app", f"one of {', '.join(KINDS)}")
         names = {field.name for field in fields(kind.args)}
-        settable = names - _GIVEN_BY_STACK
+        settable = names - GIVEN_BY_STACK
         for key, value in values.items():
             if key not in settable:
                 way_out = f"one of {', '.join(sorted(settable))}"
@@ -211,12 +242,18 @@ def _apps(file: _StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
         except ValidationError as error:
             raise refuse.invalid(path, error, known=sorted(names)) from None
     _refuse_shared_ports(apps, refuse)
+    for name, args in apps.items():
+        unknown = args.priority_class not in file.priority_classes
+        if file.priority_classes and args.priority_class and unknown and not args.priority_class.startswith("system-"):
+            known = ", ".join(file.priority_classes)
+            rule = "the stack makes no such class, and pods of an unknown one are never created"
+            raise refuse.error(f"apps.{name}.priority_class", args.priority_class, rule, f"one of {known}")
     return apps
 
 
 def _refuse_shared_ports(apps: Mapping[str, AppArgs], refuse: _Refusal) -> None:
     owner: dict[int, str] = {}
     for name, args in apps.items():
-        port = args.node_port
-        if port is not None and owner.setdefault(port, name) != name:
-            raise refuse.error(f"apps.{name}.node_port", port, f"app {owner[port]} has this port", "choose another")
+        for port in args.node_ports:
+            if owner.setdefault(port, name) != name:
+                raise refuse.error(f"apps.{name}.node_port", port, f"app {owner[port]} has this port", "choose another")

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from infra.components._app import App, AppArgs
 from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
+from infra.components._controller import RightsArgs
+from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
 from infra.components.auditor import Auditor, AuditorArgs
-from infra.components.elected_controller import ElectedController, ElectedControllerArgs, RightsArgs
+from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
+from infra.components.priority_classes import PriorityClassArgs, PriorityClasses, PriorityClassesArgs
+from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
 from infra.components.shared_storage import SharedStorage, SharedStorageArgs
 from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
+from infra.components.solo_controller import SoloController, SoloControllerArgs
 from infra.components.spread_app import SpreadApp, SpreadAppArgs
 from infra.components.stateful_app import StatefulApp, StatefulAppArgs
 from infra.components.workspace import Workspace, WorkspaceArgs
@@ -20,15 +25,28 @@ __all__ = [
     "AppArgs",
     "Auditor",
     "AuditorArgs",
+    "AutoscalingArgs",
     "ElectedController",
     "ElectedControllerArgs",
+    "HelperArgs",
+    "IngressArgs",
+    "MountArgs",
     "NodeAgent",
     "NodeAgentArgs",
+    "PortArgs",
+    "PriorityClassArgs",
+    "PriorityClasses",
+    "PriorityClassesArgs",
     "RightsArgs",
+    "ShardArgs",
+    "ShardedController",
+    "ShardedControllerArgs",
     "SharedStorage",
     "SharedStorageArgs",
     "SingleWriterApp",
     "SingleWriterAppArgs",
+    "SoloController",
+    "SoloControllerArgs",
     "SpreadApp",
     "SpreadAppArgs",
     "StatefulApp",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 import pulumi
 from pulumi_kubernetes.core.v1 import Service, ServicePortArgs, ServiceSpecArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.networking.v1 import Ingress
 
+from infra.components import _parts as parts
+from infra.components._files import configure
+from infra.components._ingress import ingress_spec
 from infra.components._names import NAME, check_image, check_name, labels_of
-from infra.components._override import check_overrides
+from infra.components._override import check_overrides, check_patch, patching
 from infra.errors import ArgsError
 from tandem.recovery import RecoveryProfile
 
@@ -20,11 +23,6 @@ SERVICE_PORT: Final = 80
 
 GRACE_MARGIN_SECONDS: Final = 15
 """What the grace period must leave after an app's own drain, so that the kernel's SIGKILL never cuts it short."""
-
-NODE_PORTS: Final = range(30000, 32768)
-"""Kubernetes' default --service-node-port-range."""
-
-_QUANTITY: Final = re.compile(r"\d+(\.\d+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +47,26 @@ class AppArgs:
         termination_grace_seconds: what it gets, preStop included: at least `drain_seconds` and 15 s more.
         deploy_timeout_seconds: how long `pulumi up` waits for the app to become ready before it reports a failure.
         node_port: makes the Service reachable on every node at this port; cluster-internal when None.
+        ports: of container and Service, beside the one for HTTP.
+        priority_class: decides who keeps a place when one worker must carry both workers' pods (`priority_classes` of
+            the stack makes some).
+        init_containers: run one after the other before the app starts.
+        sidecars: run beside the app; they start before it and end after it.
+        files: text by path; a change of it is a new ConfigMap and rolls the pods.
+        secret_files: the same as a Secret.
+        secret_env: environment variables from that Secret.
+        mounts: folders from ConfigMaps and Secrets that others own, or empty ones.
+        image_pull_secrets: names of Secrets of the namespace for the registry.
+        ingress: makes the app reachable from outside by name.
         pod_spec_overrides: fields of the PodSpec as Kubernetes spells them, merged over what the component made;
             lists of named things (containers, volumes, env) merge by name, null removes. The rules no longer protect
             what is set here.
+        patch: the same for every object that the component makes, by kind: `Service: {spec: {type: LoadBalancer}}`.
+            A pod is patched by its template in its controller, or by `pod_spec_overrides`, which comes first.
     """
+
+    OBJECTS: ClassVar[frozenset[str]] = frozenset({"Service", "Ingress", "ConfigMap", "Secret"})
+    """Kinds of the objects that the component may make; subclasses add theirs."""
 
     namespace: str
     profile: RecoveryProfile
@@ -70,7 +84,18 @@ class AppArgs:
     termination_grace_seconds: int = 30
     deploy_timeout_seconds: int = 300
     node_port: int | None = None
+    ports: Sequence[parts.PortArgs] = ()
+    priority_class: str | None = None
+    init_containers: Sequence[parts.HelperArgs] = ()
+    sidecars: Sequence[parts.HelperArgs] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    secret_files: Mapping[str, str] = field(default_factory=dict)
+    secret_env: Mapping[str, str] = field(default_factory=dict)
+    mounts: Sequence[parts.MountArgs] = ()
+    image_pull_secrets: Sequence[str] = ()
+    ingress: parts.IngressArgs | None = None
     pod_spec_overrides: Mapping[str, Any] = field(default_factory=dict)
+    patch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check every rule that one argument or a pair of them can break.
@@ -87,18 +112,21 @@ class AppArgs:
         if not self.health_path.startswith("/"):
             raise ArgsError("health_path", self.health_path, "a probe's path starts with /", "health_path: /healthz")
         for name in ("cpu_request", "memory_request", "memory_limit"):
-            value = getattr(self, name)
-            if not _QUANTITY.fullmatch(value):
-                raise ArgsError(name, value, "must be a Kubernetes quantity", "64Mi for memory, 50m for cpu")
-        if self.node_port is not None and self.node_port not in NODE_PORTS:
-            rule = f"outside Kubernetes' node port range {NODE_PORTS.start} to {NODE_PORTS.stop - 1}"
-            raise ArgsError("node_port", self.node_port, rule, "choose a port in the range, or leave it out")
+            parts.check_quantity(name, getattr(self, name))
+        parts.check_node_port("node_port", self.node_port)
         grace, needed = self.termination_grace_seconds, self.busy_seconds + GRACE_MARGIN_SECONDS
         if grace < needed:
             rule = f"the app is at work for {self.busy_seconds} s after the order to stop, and {GRACE_MARGIN_SECONDS} s"
             way_out = f"termination_grace_seconds: {needed}, or a shorter drain_seconds"
             raise ArgsError("termination_grace_seconds", grace, f"{rule} must be left", way_out)
+        self._check_parts()
         check_overrides(self.pod_spec_overrides)
+        check_patch(self.patch, self.OBJECTS)
+
+    @property
+    def node_ports(self) -> list[int]:
+        """All that the app takes on every node."""
+        return [each for each in (self.node_port, *(port.node_port for port in self.ports)) if each is not None]
 
     @property
     def busy_seconds(self) -> int:
@@ -106,9 +134,37 @@ class AppArgs:
         return self.drain_seconds
 
     def _check_range(self, name: str, low: int, high: int, rule: str) -> None:
-        value = getattr(self, name)
-        if not low <= value <= high:
-            raise ArgsError(name, value, f"{rule}; {low} to {high}", f"choose a value from {low} to {high}")
+        parts.check_range(name, getattr(self, name), low, high, rule)
+
+    def _check_parts(self) -> None:
+        """Names and places that two parts of the pod would share."""
+        ports = [(each.port, each.protocol) for each in self.ports]
+        _check_once("ports", [(self.port, "TCP"), *ports], "each port of the container has one name")
+        _check_once("ports", [each.name for each in self.ports], "each port has a name of its own")
+        served = [(each.service_port or each.port, each.protocol) for each in self.ports]
+        _check_once(
+            "ports", [(SERVICE_PORT, "TCP"), *served], f"the Service has each port once, {SERVICE_PORT} is HTTP"
+        )
+        helpers = [each.name for each in (*self.init_containers, *self.sidecars)]
+        _check_once("sidecars", helpers, "each container has a name of its own")
+        paths = [*self.files, *self.secret_files, *(each.path for each in self.mounts)]
+        for path in paths:
+            parts.check_path("files", path)
+        _check_once("files", paths, "each path is mounted once")
+        for held in (self.files, {**self.secret_files, **self.secret_env}):
+            _check_once("files", [parts.file_key(path) for path in held], "each path has a key of its own, / being _")
+        _check_once("secret_env", [*self.env, *self.secret_env], "a variable is either a secret or none")
+
+    def _refuse_service(self, way_out: str) -> None:
+        """For an app without a Service: nothing may ask for one."""
+        for name, value in (("node_port", self.node_ports), ("ingress", self.ingress)):
+            if value:
+                raise ArgsError(name, value, "there is no Service to reach", way_out)
+
+
+def _check_once(name: str, values: Sequence[object], rule: str) -> None:
+    if twice := [each for each in values if values.count(each) > 1]:
+        raise ArgsError(name, twice[0], rule, "change one of the two")
 
 
 class App(pulumi.ComponentResource):
@@ -117,14 +173,22 @@ class App(pulumi.ComponentResource):
     kind: ClassVar[str]
     """The component's name in a stack's settings and outputs."""
 
+    has_pods: ClassVar[bool] = True
+    """False for an app that is made of others."""
+
     service: Service | None = None
 
     def __init__(self, name: str, args: AppArgs, *, workload: str | None, opts: pulumi.ResourceOptions | None) -> None:
         check_name(name)
+        if args.patch:
+            opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(transformations=[patching(args.patch)]))
         super().__init__(f"tandem:components:{type(self).__name__}", name, None, opts)
         self.name = name
         self.args = args
         self.labels = labels_of(name, workload)
+        self._first: list[pulumi.Resource] = []
+        if self.has_pods:
+            self._first = configure(name, args, self.labels, self.child())
 
     def child(
         self, *, depends_on: list[pulumi.Resource] | None = None, wait_seconds: int = 0
@@ -134,7 +198,8 @@ class App(pulumi.ComponentResource):
         if wait_seconds:
             limit = f"{wait_seconds}s"
             timeouts = pulumi.CustomTimeouts(create=limit, update=limit, delete=limit)
-        return pulumi.ResourceOptions(parent=self, depends_on=depends_on, custom_timeouts=timeouts)
+        after = [*self._first, *(depends_on or [])] or None
+        return pulumi.ResourceOptions(parent=self, depends_on=after, custom_timeouts=timeouts)
 
     def metadata(self, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
         """Metadata of an object of the app's name."""
@@ -146,12 +211,12 @@ class App(pulumi.ComponentResource):
         )
 
     def expose(self, *, traffic_distribution: str | None = None) -> Service:
-        """Create the Service. It does not wait for endpoints: the pods' controller already waits for the pods."""
+        """Create the Service and, where wanted, the Ingress. No wait for endpoints: the controller waits for its pods."""
         self.service = Service(
             self.name,
             metadata=self.metadata({"pulumi.com/skipAwait": "true"}),
             spec=ServiceSpecArgs(
-                type="ClusterIP" if self.args.node_port is None else "NodePort",
+                type="NodePort" if self.args.node_ports else "ClusterIP",
                 selector={NAME: self.name},
                 traffic_distribution=traffic_distribution,
                 ports=[
@@ -161,11 +226,29 @@ class App(pulumi.ComponentResource):
                         target_port="http",
                         protocol="TCP",
                         node_port=self.args.node_port,
-                    )
+                    ),
+                    *(
+                        ServicePortArgs(
+                            name=each.name,
+                            port=each.service_port or each.port,
+                            target_port=each.name,
+                            protocol=each.protocol,
+                            node_port=each.node_port,
+                        )
+                        for each in self.args.ports
+                    ),
                 ],
             ),
             opts=self.child(),
         )
+        if wanted := self.args.ingress:
+            Ingress(
+                self.name,
+                # Not awaited: its address is the controller's, and no other part of the app needs it.
+                metadata=self.metadata({"pulumi.com/skipAwait": "true", **wanted.annotations}),
+                spec=ingress_spec(self.name, wanted),
+                opts=self.child(depends_on=[self.service]),
+            )
         return self.service
 
     def summary(self) -> dict[str, Any]:

@@ -1,10 +1,12 @@
-"""The escape hatch: fields of a PodSpec, as Kubernetes spells them, merged over what a component made."""
+"""The escape hatches: fields of a PodSpec or of any object, as Kubernetes spells them, over what a component made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from typing import Any, cast
 
+import pulumi
 from pulumi import _types
 from pulumi_kubernetes.core.v1 import PodSpecArgs
 
@@ -30,6 +32,38 @@ def with_overrides(spec: PodSpecArgs, overrides: Mapping[str, Any]) -> PodSpecAr
         return spec
     # The SDK takes a mapping of wire names wherever it takes an Args object; its type says so only for TypedDicts.
     return cast(PodSpecArgs, merge(to_wire(spec), overrides))
+
+
+def check_patch(patch: Mapping[str, Mapping[str, Any]], kinds: Collection[str]) -> None:
+    """Refuse a patch of an object that the component never makes, and one of what holds its objects together.
+
+    Raises:
+        ArgsError: naming the kind.
+    """
+    for kind, fields in patch.items():
+        if kind not in kinds:
+            raise ArgsError("patch", kind, "the component makes no such object", f"one of {', '.join(sorted(kinds))}")
+        if held := {"name", "namespace"} & set(fields.get("metadata") or {}):
+            rule = "names are how the objects of an app find each other"
+            raise ArgsError("patch", f"{kind}.metadata.{min(held)}", rule, "leave it out")
+
+
+def patching(patch: Mapping[str, Mapping[str, Any]]) -> pulumi.ResourceTransformation:
+    """Merges `patch`, by kind, over every object of the resource that carries it and of those below."""
+
+    def apply(args: pulumi.ResourceTransformationArgs) -> pulumi.ResourceTransformationResult | None:
+        package, _, kind = args.type_.rpartition(":")
+        if kind not in patch or not package.startswith("kubernetes:"):
+            return None
+        props: dict[str, Any] = dict(args.props)
+        for name, value in patch[kind].items():
+            # Fields of the object itself go by their Python names here, all below by Kubernetes' own.
+            key = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+            given = props.get(key)
+            props[key] = value if given is None else merge(to_wire(given), value)
+        return pulumi.ResourceTransformationResult(props, args.opts)
+
+    return apply
 
 
 def to_wire(value: Any) -> Any:

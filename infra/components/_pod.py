@@ -15,6 +15,7 @@ from pulumi_kubernetes.core.v1 import (
     HTTPGetActionArgs,
     LifecycleArgs,
     LifecycleHandlerArgs,
+    LocalObjectReferenceArgs,
     NodeAffinityArgs,
     NodeSelectorArgs,
     NodeSelectorRequirementArgs,
@@ -37,7 +38,10 @@ from pulumi_kubernetes.core.v1 import (
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.components._app import AppArgs
+from infra.components._files import mounted
+from infra.components._names import NAME
 from infra.components._override import with_overrides
+from infra.components._parts import HelperArgs
 from tandem.labels import SHARED_STORAGE
 from tandem.recovery import RecoveryProfile, pod_tolerations
 
@@ -84,13 +88,22 @@ def pod_template(
         mounts.append(VolumeMountArgs(name="data", mount_path=DATA_PATH))
         env.append(EnvVarArgs(name="DATA_DIR", value=DATA_PATH))
     env += [EnvVarArgs(name=name, value=value) for name, value in sorted(args.env.items())]
+    own = mounted(labels[NAME], args)
+    volumes += own.volumes
+    shared = [*mounts[1:], *own.mounts]
     container = ContainerArgs(
         name=CONTAINER,
         image=args.image,
         command=list(command) or None,
         image_pull_policy=args.image_pull_policy,
-        ports=[ContainerPortArgs(name="http", container_port=args.port, protocol="TCP")],
-        env=env,
+        ports=[
+            ContainerPortArgs(name="http", container_port=args.port, protocol="TCP"),
+            *(
+                ContainerPortArgs(name=each.name, container_port=each.port, protocol=each.protocol)
+                for each in args.ports
+            ),
+        ],
+        env=[*env, *own.env],
         resources=ResourceRequirementsArgs(
             requests={"cpu": args.cpu_request, "memory": args.memory_request}, limits={"memory": args.memory_limit}
         ),
@@ -100,10 +113,16 @@ def pod_template(
         liveness_probe=_probe(args, period_seconds=10, failures=3),
         lifecycle=_pre_stop(pre_stop_seconds),
         security_context=container_security(),
-        volume_mounts=mounts,
+        volume_mounts=[*mounts, *own.mounts],
     )
+    # Sidecars first: what runs before the app may need them. Kubernetes ends them after the app, in reverse order.
+    helpers = [_helper(args, each, mounts[:1], shared, restart_policy="Always") for each in args.sidecars]
+    helpers += [_helper(args, each, mounts[:1], shared) for each in args.init_containers]
     spec = PodSpecArgs(
+        init_containers=helpers or None,
         containers=[container],
+        image_pull_secrets=[LocalObjectReferenceArgs(name=each) for each in args.image_pull_secrets] or None,
+        priority_class_name=args.priority_class,
         volumes=volumes,
         affinity=worker_affinity(with_share=claim is not None, on_control_plane=on_control_plane),
         tolerations=list(tolerations) or None,
@@ -117,6 +136,31 @@ def pod_template(
     return PodTemplateSpecArgs(
         metadata=ObjectMetaArgs(labels=dict(labels), annotations=dict(annotations or {}) or None),
         spec=with_overrides(spec, args.pod_spec_overrides),
+    )
+
+
+def _helper(
+    args: AppArgs,
+    helper: HelperArgs,
+    always: list[VolumeMountArgs],
+    shared: list[VolumeMountArgs],
+    *,
+    restart_policy: str | None = None,
+) -> ContainerArgs:
+    return ContainerArgs(
+        name=helper.name,
+        image=helper.image,
+        command=list(helper.command) or None,
+        args=list(helper.arguments) or None,
+        image_pull_policy=args.image_pull_policy,
+        restart_policy=restart_policy,
+        env=[EnvVarArgs(name=name, value=value) for name, value in sorted(helper.env.items())] or None,
+        resources=ResourceRequirementsArgs(
+            requests={"cpu": helper.cpu_request, "memory": helper.memory_request},
+            limits={"memory": helper.memory_limit},
+        ),
+        security_context=container_security(),
+        volume_mounts=[*always, *(shared if helper.share_mounts else [])],
     )
 
 

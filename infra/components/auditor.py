@@ -10,8 +10,9 @@ import pulumi
 from pulumi_kubernetes.apiextensions.v1 import CustomResourceDefinition, CustomResourceDefinitionSpecArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from infra.components._controller import RightsArgs
 from infra.components._names import MANAGED_BY
-from infra.components.elected_controller import ElectedController, ElectedControllerArgs, RightsArgs
+from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.errors import ArgsError
 from tandem.checklist import ENVIRONMENTS
 from tandem.controllers.auditor.reports import custom_resource_definition

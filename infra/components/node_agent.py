@@ -18,7 +18,6 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 from infra.components._app import App, AppArgs
 from infra.components._names import NAME
 from infra.components._pod import pod_template
-from infra.errors import ArgsError
 from tandem.labels import NODE_AGENT
 
 
@@ -31,14 +30,16 @@ class NodeAgentArgs(AppArgs):
         exposed: make a Service, which sends callers to the agent on their own node.
     """
 
+    OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {"DaemonSet"}
+
     on_control_plane: bool = False
     exposed: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
         super().__post_init__()
-        if self.node_port is not None and not self.exposed:
-            raise ArgsError("node_port", self.node_port, "an agent without a Service has no port", "exposed: true")
+        if not self.exposed:
+            self._refuse_service("exposed: true")
 
 
 class NodeAgent(App):

@@ -41,6 +41,8 @@ class SingleWriterAppArgs(StorageArgs, AppArgs):
         pre_pull_command: a command in the image that does nothing and succeeds; see `ImagePrepull`.
     """
 
+    OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {"Deployment", "PersistentVolumeClaim", "DaemonSet"}
+
     when_unreachable: WhenUnreachable = "hold"
     pre_pull_command: tuple[str, ...] = ("true",)
 

@@ -12,15 +12,24 @@ from pulumi_kubernetes.apps.v1 import (
     DeploymentStrategyArgs,
     RollingUpdateDeploymentArgs,
 )
+from pulumi_kubernetes.autoscaling.v2 import (
+    CrossVersionObjectReferenceArgs,
+    HorizontalPodAutoscaler,
+    HorizontalPodAutoscalerSpecArgs,
+    MetricSpecArgs,
+    MetricTargetArgs,
+    ResourceMetricSourceArgs,
+)
 from pulumi_kubernetes.core.v1 import TopologySpreadConstraintArgs
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
 
 from infra.components._app import App, AppArgs
 from infra.components._names import NAME
+from infra.components._parts import AutoscalingArgs
 from infra.components._pod import pod_template, tolerations_of
 from infra.errors import ArgsError
-from tandem.labels import SPREAD
+from tandem.labels import AUTOSCALED, SPREAD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +38,7 @@ class SpreadAppArgs(AppArgs):
 
     Args:
         replicas: at least two; over the workers they differ by one at most.
+        autoscaling: let an autoscaler set the number of replicas, which is then left out here.
         on_node_loss: `wait`: the replacement stays Pending until the node is back, and the spread heals by itself.
             `crowd`: it joins the survivor, which must have room; after the return somebody must rebalance (restart the
             app), or the next loss takes all replicas.
@@ -39,7 +49,14 @@ class SpreadAppArgs(AppArgs):
             spread by itself.
     """
 
+    OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {
+        "Deployment",
+        "PodDisruptionBudget",
+        "HorizontalPodAutoscaler",
+    }
+
     replicas: int = 2
+    autoscaling: AutoscalingArgs | None = None
     on_node_loss: Literal["wait", "crowd"] = "wait"
     pre_stop_seconds: int = 5
     max_surge: int = 1
@@ -49,6 +66,9 @@ class SpreadAppArgs(AppArgs):
         """Check the rules; raises `ArgsError` for the first one broken."""
         self._check_range("pre_stop_seconds", 0, 600, "seconds for the endpoint to disappear")
         super().__post_init__()
+        if self.autoscaling and self.replicas != 2:
+            rule = "the autoscaler sets the number, and two that set one number take it from each other"
+            raise ArgsError("replicas", self.replicas, rule, "leave replicas out, or autoscaling")
         if self.replicas < 2:
             raise ArgsError(
                 "replicas",
@@ -81,11 +101,13 @@ class SpreadApp(App):
     def __init__(self, name: str, args: SpreadAppArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__(name, args, workload=SPREAD, opts=opts)
         self.on_node_loss = args.on_node_loss
+        scaling = args.autoscaling
+        bounds = f"{scaling.min_replicas}-{scaling.max_replicas}" if scaling else None
         self.deployment = Deployment(
             name,
-            metadata=self.metadata(),
+            metadata=self.metadata({AUTOSCALED: bounds} if bounds else None),
             spec=DeploymentSpecArgs(
-                replicas=args.replicas,
+                replicas=None if scaling else args.replicas,
                 selector=LabelSelectorArgs(match_labels={NAME: name}),
                 strategy=DeploymentStrategyArgs(
                     type="RollingUpdate",
@@ -117,12 +139,38 @@ class SpreadApp(App):
             ),
             opts=self.child(),
         )
+        if scaling:
+            HorizontalPodAutoscaler(
+                name,
+                metadata=self.metadata({"pulumi.com/skipAwait": "true"}),
+                spec=_autoscaler(name, scaling),
+                opts=self.child(),
+            )
         self.expose(traffic_distribution="PreferSameNode")
         self.register_outputs({"deployment": self.deployment.metadata.name})
 
     def summary(self) -> dict[str, Any]:
         """The stack's output about the app."""
         return super().summary() | {"on_node_loss": self.on_node_loss}
+
+
+def _autoscaler(name: str, args: AutoscalingArgs) -> HorizontalPodAutoscalerSpecArgs:
+    aims = {"cpu": args.cpu_percent, "memory": args.memory_percent}
+    return HorizontalPodAutoscalerSpecArgs(
+        scale_target_ref=CrossVersionObjectReferenceArgs(api_version="apps/v1", kind="Deployment", name=name),
+        min_replicas=args.min_replicas,
+        max_replicas=args.max_replicas,
+        metrics=[
+            MetricSpecArgs(
+                type="Resource",
+                resource=ResourceMetricSourceArgs(
+                    name=resource, target=MetricTargetArgs(type="Utilization", average_utilization=percent)
+                ),
+            )
+            for resource, percent in aims.items()
+            if percent is not None
+        ],
+    )
 
 
 def spread_constraint(name: str, on_node_loss: Literal["wait", "crowd"]) -> TopologySpreadConstraintArgs:

@@ -25,6 +25,8 @@ class StatefulAppArgs(StorageArgs, AppArgs):
         reason: why it must be a StatefulSet although it stays away until its lost node is back; kept as an annotation.
     """
 
+    OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {"StatefulSet", "PersistentVolumeClaim"}
+
     reason: str
 
     def __post_init__(self) -> None:

@@ -15,10 +15,6 @@ from tests.pulumi.stack_files import STACKS, raw_config
 
 MEANT = {
     ("lab", "ledger-replace", "two-writers"): "the drill shows what `replace` risks",
-    ("staging", "web", "priority-class"): "priority classes come with the next components",
-    ("staging", "ledger", "priority-class"): "the same",
-    ("prod", "web", "priority-class"): "the same",
-    ("prod", "ledger", "priority-class"): "the same",
 }
 """Findings that stand, by stack, object and rule, with the reason."""
 
