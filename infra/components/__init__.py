@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from infra.components._app import App, AppArgs
-from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
 from infra.components._controller import RightsArgs
 from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
+from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
 from infra.components.auditor import Auditor, AuditorArgs
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs

@@ -211,7 +211,7 @@ class App(pulumi.ComponentResource):
         )
 
     def expose(self, *, traffic_distribution: str | None = None) -> Service:
-        """Create the Service and, where wanted, the Ingress. No wait for endpoints: the controller waits for its pods."""
+        """Create the Service and, where wanted, the Ingress, without a wait: the controller waits for its pods."""
         self.service = Service(
             self.name,
             metadata=self.metadata({"pulumi.com/skipAwait": "true"}),
