@@ -187,6 +187,10 @@ def _show(now: LabStatus) -> None:
         cells = (machine.address, machine.role, f"{machine.memory_mib} MiB", since, str(machine.pid or "-"))
         grid.add_row(name, Text(machine.state, style=style), *cells)
     out.print(grid)
+    for name, machine in now.machines.items():
+        if machine.panic:
+            out.print(f"{name} ended by a kernel panic: {machine.panic}", style="red", markup=False)
+            out.print(f"  its console: python -m lab logs {name}; to boot it again: python -m lab power-on {name}")
     for cut in now.cuts:
         arrow = "-/->" if cut["one_way"] else "<-/->"
         out.print(f"cut: {cut['node']} {arrow} {cut['peer'] or 'everybody'}")

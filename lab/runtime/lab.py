@@ -29,6 +29,7 @@ class MachineStatus(BaseModel):
         since: when it came into `running` or `off`, in seconds since the epoch.
         boots: how often it was switched on since `up`.
         last_exit: how its kernel ended last; -9 is a pulled plug, 0 a poweroff from inside.
+        panic: what its kernel said when it ended by a panic; empty otherwise.
         address: IPv4 address.
         role: control_plane, worker or nfs_server.
         memory_mib: size of its memory in MiB.
@@ -42,6 +43,7 @@ class MachineStatus(BaseModel):
     since: float
     boots: int
     last_exit: int | None
+    panic: str = ""
     address: str
     role: str
     memory_mib: int

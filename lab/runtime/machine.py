@@ -51,6 +51,7 @@ class Machine:
         self.since = time.time()
         self.boots = 0
         self.last_exit: int | None = None
+        self.panic = ""
 
     @property
     def pid(self) -> int | None:
@@ -93,6 +94,7 @@ class Machine:
             with console.open("ab") as log:
                 log.write(f"--- {self.node.name} powered on at {stamp}\n".encode())
                 log.flush()
+                booted_at = log.tell()
                 try:
                     self._process = await self._children.start(
                         argv, output=log, env=environment, executable=self._spec.kernel
@@ -101,14 +103,18 @@ class Machine:
                     raise LabError(f"{self.node.name} cannot start: {self._spec.kernel}: {error}") from error
             self.since = time.time()
             self.boots += 1
-            self._watcher = asyncio.create_task(self._watch(self._process))
+            self.panic = ""
+            self._watcher = asyncio.create_task(self._watch(self._process, booted_at))
             return True
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        """Notice a machine that ends by itself (poweroff in the guest, a panic)."""
+    async def _watch(self, process: asyncio.subprocess.Process, booted_at: int) -> None:
+        """Notice a machine that ends by itself (poweroff in the guest, a panic); its console began at `booted_at`."""
         code = await self._children.wait(process)
         if self._process is process:
             self.last_exit = code
+            with self._paths.console(self.node.name).open("rb") as log:
+                log.seek(booted_at)
+                self.panic = uml.panic_of(log.read().decode(errors="replace"))
             self._process = None
             self._frozen = False
             self.since = time.time()

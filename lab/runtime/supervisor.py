@@ -163,6 +163,7 @@ class Supervisor:
                     "since": machine.since,
                     "boots": machine.boots,
                     "last_exit": machine.last_exit,
+                    "panic": machine.panic,
                     "address": machine.node.address,
                     "role": machine.node.role,
                     "memory_mib": machine.node.memory_mib,

@@ -57,3 +57,9 @@ def command_line(node: Node, *, reboot: Path, disk: Path, base_image: Path, auth
         f"lab.name={node.name}",
         f"lab.sshkey={key}",
     ]
+
+
+def panic_of(console: str) -> str:
+    """What the kernel said when it panicked, from the console's text of this boot; empty if it did not."""
+    _, found, rest = console.rpartition("Kernel panic - not syncing: ")
+    return rest.splitlines()[0].strip() if found and rest else ""

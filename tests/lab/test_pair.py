@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.runtime import NODES, ExitCode, Lab, LabError, lock
+from lab.runtime import NODES, ExitCode, Lab, LabError, MachineStatus, lock
 from tests.lab.conftest import Cli
 
 pytestmark = pytest.mark.lab
@@ -58,6 +58,15 @@ def comes_to_reach(lab: Lab, node: str, address: str) -> bool:
     return any(reaches(lab, node, address) for _ in range(6))
 
 
+def ends(lab: Lab, node: str) -> MachineStatus:
+    """Wait until a machine has ended by itself."""
+    deadline = time.monotonic() + 15
+    while (machine := lab.status().machines[node]).state != "off":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return machine
+
+
 def test_up_again_changes_nothing_and_starts_a_machine_that_ended_by_itself(pair: Lab, cli: Cli) -> None:
     before = pair.status()
     answer = cli("up", "--only", "w1", "--only", "w2")
@@ -66,11 +75,8 @@ def test_up_again_changes_nothing_and_starts_a_machine_that_ended_by_itself(pair
     assert pair.status().supervisor == before.supervisor
 
     on(pair, "w2", "(sleep 0.2; poweroff -f -f) >/dev/null 2>&1 &")
-    deadline = time.monotonic() + 15
-    while pair.status().machines["w2"].state != "off":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    assert pair.status().machines["w2"].last_exit == 0
+    ended = ends(pair, "w2")
+    assert (ended.last_exit, ended.panic) == (0, "")
 
     answer = cli("up", "--only", "w1", "--only", "w2")
     assert answer.code == 0
@@ -78,6 +84,14 @@ def test_up_again_changes_nothing_and_starts_a_machine_that_ended_by_itself(pair
     after = pair.status().machines
     assert (after["w1"].boots, after["w1"].pid) == (before.machines["w1"].boots, before.machines["w1"].pid)
     assert after["w2"].boots == before.machines["w2"].boots + 1
+
+
+def test_a_kernel_panic_is_told(pair: Lab, cli: Cli) -> None:
+    on(pair, "w2", "(sleep 0.2; echo c > /proc/sysrq-trigger) >/dev/null 2>&1 &")
+    assert ends(pair, "w2").panic == "sysrq triggered crash"
+    assert "w2 ended by a kernel panic: sysrq triggered crash" in cli("status").out
+    assert cli("power-on", "w2").code == 0
+    assert pair.status().machines["w2"].panic == ""
     assert on(pair, "w2", "hostname") == "w2"
 
 

@@ -87,3 +87,19 @@ def test_a_rebooting_kernel_gets_its_arguments_and_none_of_its_old_files(tmp_pat
     assert arguments == "umid=w1 mem=2000M"
     assert "77" not in descriptors
     assert {"0", "1", "2"} <= set(descriptors)
+
+
+@pytest.mark.parametrize(
+    ("console", "said"),
+    [
+        (
+            "[    1.2] up\n[ 3250.46] Kernel panic - not syncing: Segfault without recovery target\n[ 3250.46] CPU\n",
+            "Segfault without recovery target",
+        ),
+        ("[ 9.1] reboot: System halted\n", ""),
+        ("", ""),
+        ("Kernel panic - not syncing: ", ""),
+    ],
+)
+def test_a_panic_is_read_from_the_console(console: str, said: str) -> None:
+    assert uml.panic_of(console) == said
