@@ -152,7 +152,7 @@ def arguments(kind: str, objects: int) -> list[str]:
 def reconcile_and_cache(objects: int = OBJECTS) -> dict[str, Samples]:
     """All three, one after another: from its start to 10,000 objects written, and again with nothing to write.
 
-    Returns samples by figure: `write` and `look` (seconds), `cpu-write` and `cpu-look` (CPU seconds), `memory` (MiB).
+    Returns samples by figure: `write` and `look` (seconds), the CPU seconds of both, `memory` (MiB).
     Asked a second time in one process, it returns what was measured.
     """
     kinds: dict[str, Sequence[str]] = {"tandem": OURS}
@@ -161,14 +161,14 @@ def reconcile_and_cache(objects: int = OBJECTS) -> dict[str, Samples]:
     if wanted("kopf"):
         kopf_folder()  # fetched before anything is timed
         kinds["kopf"] = (sys.executable, str(ROOT / "bench" / "peers" / "kopf" / "controller.py"))
-    found: dict[str, Samples] = {name: {} for name in ("write", "look", "cpu-write", "cpu-look", "memory")}
+    found: dict[str, Samples] = {name: {} for name in ("write", "look", "write, CPU", "look, CPU", "memory")}
     with stocked_api(objects) as api:
         for kind, program in kinds.items():
             for figure in ("write", "look"):
                 process = Process([*program, *arguments(kind, objects)], api.kubeconfig())
                 try:
                     found[figure].setdefault(kind, []).append(process.until("done"))
-                    found[f"cpu-{figure}"].setdefault(kind, []).append(process.cpu())
+                    found[f"{figure}, CPU"].setdefault(kind, []).append(process.cpu())
                     progress(f"{kind}: {figure} {found[figure][kind][-1]:.1f} s, CPU {process.cpu():.1f} s")
                     if figure == "look":
                         time.sleep(2)
@@ -180,7 +180,7 @@ def reconcile_and_cache(objects: int = OBJECTS) -> dict[str, Samples]:
 
 def shards(objects: int = OBJECTS) -> dict[str, Samples]:
     """Ours with one, two and three shards: wall time to the last object, CPU and memory of the dearest process."""
-    found: dict[str, Samples] = {name: {} for name in ("wall", "cpu", "memory")}
+    found: dict[str, Samples] = {name: {} for name in ("wall", "CPU", "memory in MiB")}
     with stocked_api(objects) as api:
         for count in (1, 2, 3):
             scopes = [NAMESPACES[number::count] for number in range(count)]
@@ -195,9 +195,9 @@ def shards(objects: int = OBJECTS) -> dict[str, Samples]:
                     processes.append(Process(argv, api.kubeconfig()))
                 kind = f"{count} shards"
                 found["wall"][kind] = [max(process.until("done") for process in processes)]
-                found["cpu"][kind] = [max(process.cpu() for process in processes)]
-                found["memory"][kind] = [max(process.memory() for process in processes)]
-                progress(f"{kind}: {found['wall'][kind][0]:.1f} s, CPU of the dearest {found['cpu'][kind][0]:.1f} s")
+                found["CPU"][kind] = [max(process.cpu() for process in processes)]
+                found["memory in MiB"][kind] = [max(process.memory() for process in processes)]
+                progress(f"{kind}: {found['wall'][kind][0]:.1f} s, CPU of the dearest {found['CPU'][kind][0]:.1f} s")
             finally:
                 for process in processes:
                     process.end()

@@ -63,18 +63,25 @@ def candidates() -> dict[str, Kind]:
     return found
 
 
-def build_go_peer(name: str) -> Path:
+def build_go_peer(name: str, *, static: Path | None = None) -> Path:
     """The program of bench/peers/NAME, built from its pinned module; a second call takes a second.
+
+    Args:
+        name: which.
+        static: make it here instead, and so that it runs where there is no C library.
 
     Raises:
         subprocess.CalledProcessError: the build failed; Go's words are on stderr.
     """
-    target = FOLDER / name
+    target = static or FOLDER / name
     target.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "GOFLAGS": "-buildvcs=false"}
+    if static:
+        environment["CGO_ENABLED"] = "0"
     subprocess.run(
         ["go", "build", "-mod=readonly", "-trimpath", "-o", str(target), "."],
         cwd=ROOT / "bench" / "peers" / name,
-        env={**os.environ, "GOFLAGS": "-buildvcs=false"},
+        env=environment,
         check=True,
     )
     return target

@@ -31,7 +31,7 @@ def conform(
     command: Annotated[list[str], typer.Argument(help="The controller's command, or with --image its arguments.")] = [],  # noqa: B006 - typer's way
     work: Annotated[Path | None, typer.Option(help="Manifests that give it something to do; copies are made.")] = None,
     setup: Annotated[Path | None, typer.Option(help="Manifests that must be there first: CRDs, namespaces.")] = None,
-    image: Annotated[str | None, typer.Option(help="Try an image, by podman or docker.")] = None,
+    image: Annotated[str | None, typer.Option(help="Try an image, by podman, docker or buildah.")] = None,
     env: Annotated[list[str], typer.Option("--env", help="NAME=VALUE for it; repeat.")] = [],  # noqa: B006
     assets: Annotated[
         Path | None, typer.Option(envvar="KUBEBUILDER_ASSETS", help="Folder with etcd and kube-apiserver.")

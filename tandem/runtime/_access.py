@@ -10,8 +10,10 @@ from __future__ import annotations
 import base64
 import os
 import ssl
+import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -60,11 +62,8 @@ class Access:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         if self.certificate:
-            # The module reads them from files only; this one is readable by us alone, and gone at once.
-            with tempfile.NamedTemporaryFile() as both:
-                both.write(self.certificate + b"\n" + (self.key or b""))
-                both.flush()
-                context.load_cert_chain(both.name)
+            with _as_file(self.certificate + b"\n" + (self.key or b"")) as path:
+                context.load_cert_chain(path)
         return context
 
 
@@ -109,10 +108,8 @@ async def from_kubeconfig(paths: str) -> tuple[Access, Refresh | None]:
     )
     if not access.server:
         raise ValueError("its cluster has no server")
-    if token := user.get("token"):
-        access.authorization = f"Bearer {token}"
-        return access, None
-    if not user.get("tokenFile"):
+    if not user.get("tokenFile"):  # it has precedence over a token, as in client-go
+        access.authorization = f"Bearer {user['token']}" if user.get("token") else ""
         return access, None
     token_file = Path(user["tokenFile"])
 
@@ -187,6 +184,21 @@ def _current(merged: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str,
     if cluster is None:
         raise ValueError(f"context {chosen}: there is no cluster {context.get('cluster')}")
     return cluster, merged["users"].get(context.get("user"), {})
+
+
+@contextmanager
+def _as_file(content: bytes) -> Iterator[str]:
+    """A name for what can only be read by name: in memory where there is such a thing, for a root may be read-only."""
+    if sys.platform == "linux":
+        with os.fdopen(os.memfd_create("client"), "wb") as file:
+            file.write(content)
+            file.flush()
+            yield f"/proc/self/fd/{file.fileno()}"
+    else:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(content)
+            file.flush()
+            yield file.name
 
 
 def _pem(section: Mapping[str, Any], name: str) -> bytes | None:

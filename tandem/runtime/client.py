@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import lru_cache
 from typing import Final, Protocol
 from urllib.parse import urlencode
 
@@ -290,8 +291,8 @@ class KubeClient:
     ) -> aiohttp.ClientResponse:
         connection = self._connection
         url = connection.base + path
-        if chosen := {name: value for name, value in query.items() if value}:
-            url += f"?{urlencode(chosen)}"
+        if chosen := tuple((name, value) for name, value in query.items() if value):
+            url += _encoded(chosen)
         # The API server is near and compression costs both ends more than the bytes that it saves.
         headers = {"Accept": accept, "Accept-Encoding": "identity", **await connection.credentials()}
         if data is not None:
@@ -332,6 +333,12 @@ async def connect_client(kubeconfig: str | None = None, *, user_agent: str = "ta
     """
     async with connect(kubeconfig, user_agent=user_agent) as connection:
         yield KubeClient(connection)
+
+
+@lru_cache(maxsize=128)
+def _encoded(query: tuple[tuple[str, str], ...]) -> str:
+    """A query; the same few are sent ten thousand times over."""
+    return f"?{urlencode(query)}"
 
 
 def _partial(kind: str) -> str:

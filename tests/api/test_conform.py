@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lab.benches.peers import build_go_peer
 from tandem.runtime.testing.localapi import Programs
 from tests.api.pods import EXAMPLES, HERE, ROOT
 
@@ -55,6 +58,55 @@ def test_a_naive_controller_fails_every_check_but_the_first(programs: Programs, 
     checks = {check["check"]: check["outcome"] for check in json.loads(written.read_text())["predicate"]["checks"]}
     assert checks.pop("works") == "passed"
     assert checks == dict.fromkeys(("idempotent", "shutdown", "second-signal", "lost-lead"), "failed")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("buildah") is None, reason="an image is made, and run, by buildah")
+@pytest.mark.timeout(1500)
+def test_an_image_is_run_by_buildah_and_named_by_its_digest(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A controller on controller-runtime, from an image without a shell, as a user that is not root."""
+    build_go_peer("controller-runtime", static=tmp_path / "controller")
+    containerfile = 'FROM scratch\nCOPY controller /controller\nUSER 65532:65532\nENTRYPOINT ["/controller"]\n'
+    (tmp_path / "Containerfile").write_text(containerfile)
+    storage = tmp_path / "storage.conf"
+    storage.write_text(
+        f'[storage]\ndriver = "vfs"\ngraphroot = "{tmp_path / "images"}"\nrunroot = "{tmp_path / "run"}"\n'
+    )
+    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(storage))
+    monkeypatch.setenv("PATH", only_with(tmp_path / "bin", "buildah"))
+    build = ["buildah", "build", "--quiet", "--isolation", "chroot", "--tag", "localhost/tried:1", str(tmp_path)]
+    subprocess.run(build, check=True)
+    work, written = tmp_path / "work.yaml", tmp_path / "attestation.json"
+    work.write_text(NAIVE_WORK.replace("metadata:", 'data: {v: "1"}\nmetadata:'))
+    done = conform(
+        programs, "--work", str(work), "--image", "localhost/tried:1", "--output", str(written), "--",
+        "-annotation", "bench/tried", "-label", "n=n", "-expected", "1000000",
+    )  # fmt: skip
+    assert done.returncode == 0
+    statement = json.loads(written.read_text())
+    checks = {check["check"]: check["outcome"] for check in statement["predicate"]["checks"]}
+    assert checks.pop("lost-lead") == "skipped"
+    assert checks == dict.fromkeys(("works", "idempotent", "shutdown", "second-signal"), "passed")
+    (tried,) = statement["subject"]
+    assert tried["name"] == "localhost/tried:1"
+    assert re.fullmatch("[0-9a-f]{64}", tried["digest"]["sha256"])
+    left = subprocess.run(["buildah", "containers", "--quiet"], check=True, stdout=subprocess.PIPE, text=True).stdout
+    assert left == ""
+
+
+def only_with(folder: Path, *names: str) -> str:
+    """A PATH on which, of the programs that run containers, there are only these."""
+    folder.mkdir()
+    for name in names:
+        (folder / name).symlink_to(str(shutil.which(name)))
+    others = [
+        part
+        for part in os.environ["PATH"].split(os.pathsep)
+        if not any((Path(part) / name).exists() for name in ("podman", "docker"))
+    ]
+    return os.pathsep.join([str(folder), *others])
 
 
 @pytest.mark.parametrize(

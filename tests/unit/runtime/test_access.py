@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import base64
 import os
+import ssl
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tandem.runtime._access import from_kubeconfig
+from tandem.runtime._access import Access, from_kubeconfig
+from tandem.runtime.testing._certificates import Authority
 
 PEM = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"
 
@@ -50,7 +54,9 @@ async def test_certificates_inline_and_in_files_that_are_meant_from_where_the_ku
 
 async def test_of_several_files_the_first_wins_and_each_file_name_is_meant_from_its_own(tmp_path: Path) -> None:
     first = write(tmp_path / "one" / "config", {"server": "https://one"}, {"token": "t1"}, name="one")
-    second = write(tmp_path / "two" / "config", {"server": "https://two"}, {"tokenFile": "token"}, name="two")
+    second = write(
+        tmp_path / "two" / "config", {"server": "https://two"}, {"tokenFile": "token", "token": "old"}, name="two"
+    )
     (tmp_path / "two" / "token").write_text("t2\n")
     missing = tmp_path / "missing"
     access, refresh = await from_kubeconfig(os.pathsep.join(map(str, (missing, first, second))))
@@ -78,6 +84,29 @@ async def test_what_is_missing_is_named(tmp_path: Path, change: dict[str, Any], 
     path = write(tmp_path / "config", {"server": "https://a"}, {}, **change)
     with pytest.raises(ValueError, match=complaint):
         await from_kubeconfig(str(path))
+
+
+def test_a_client_certificate_is_presented_and_its_key_is_on_no_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "pki")
+    mine, key = (path.read_bytes() for path in authority.issue("me", ("group",)))
+    vouched = authority.certificate.read_bytes()
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", None)
+    client = Access("https://127.0.0.1", authority=vouched, certificate=mine, key=key).tls()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.certificate))
+    server.verify_mode = ssl.CERT_REQUIRED
+    server.load_cert_chain(*authority.server())
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ours = client.wrap_bio(back, there, server_hostname="127.0.0.1")
+    theirs = server.wrap_bio(there, back, server_side=True)
+    for _ in range(4):
+        for end in (ours, theirs):
+            with suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    presented = theirs.getpeercert()
+    assert presented is not None
+    assert ((("commonName", "me"),)) in presented["subject"]
 
 
 async def test_an_exec_plugin_is_asked_and_asked_again_when_its_token_has_expired(tmp_path: Path) -> None:

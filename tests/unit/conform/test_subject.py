@@ -1,0 +1,43 @@
+"""What a container is given, and which program runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tandem.conform.subject import Image, SubjectError, self_contained
+
+
+def test_a_kubeconfig_for_a_container_names_no_file(tmp_path: Path) -> None:
+    for name in ("ca", "me", "key"):
+        (tmp_path / name).write_text(f"content of {name}")
+    config = {
+        "clusters": [{"name": "c", "cluster": {"server": "https://a", "certificate-authority": str(tmp_path / "ca")}}],
+        "users": [
+            {"name": "u", "user": {"client-certificate": str(tmp_path / "me"), "client-key": str(tmp_path / "key")}}
+        ],
+    }
+    before = json.dumps(config)
+    made = self_contained(config)
+    assert json.dumps(config) == before
+    assert str(tmp_path) not in yaml.safe_dump(made)
+    assert made["clusters"][0]["cluster"] == {
+        "server": "https://a",
+        "certificate-authority-data": "Y29udGVudCBvZiBjYQ==",
+    }
+    assert set(made["users"][0]["user"]) == {"client-certificate-data", "client-key-data"}
+
+
+def test_the_first_of_podman_docker_and_buildah_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SubjectError, match="neither podman nor docker nor buildah"):
+        Image("it", {})
+    for engine in ("buildah", "docker", "podman"):
+        program = tmp_path / engine
+        program.write_text('#!/bin/sh\necho "$0 $*: no such image" >&2\nexit 125\n')
+        program.chmod(0o755)
+        with pytest.raises(SubjectError, match=f"{engine} .*inspect.*no such image"):
+            Image("it", {}).digests()
