@@ -20,8 +20,10 @@ import pulumi
 from infra.components import AdmissionPolicy, AdmissionPolicyArgs, Workspace, WorkspaceArgs
 from tandem import recovery
 mode = pulumi.Config().require("mode")
+environment = pulumi.Config().require("environment")
 home = Workspace("workspace", WorkspaceArgs(namespace="shop", admission=mode))
-args = AdmissionPolicyArgs(profile=recovery.profile("balanced"), protected={"shop": {"ledger": "alone"}})
+balanced, protected = recovery.profile("balanced"), {"shop": {"ledger": "alone"}}
+args = AdmissionPolicyArgs(profile=balanced, environment=environment, protected=protected)
 AdmissionPolicy("admission", args, pulumi.ResourceOptions(depends_on=[home]))
 """
 
@@ -45,8 +47,9 @@ def test_up_then_up_again_then_from_warn_to_deny(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
-        def up(mode: str, *more: str) -> str:
-            return pulumi("up", "--yes", "--skip-preview", "--stack", "one", "--config", f"mode={mode}", *more)
+        def up(mode: str, *more: str, environment: str = "prod") -> None:
+            config = ("--config", f"mode={mode}", "--config", f"environment={environment}")
+            pulumi("up", "--yes", "--skip-preview", "--stack", "one", *config, *more)
 
         pulumi("stack", "init", "one", "--no-select")
         up("warn")
@@ -59,3 +62,6 @@ def test_up_then_up_again_then_from_warn_to_deny(tmp_path: Path) -> None:
         until(lambda: create(api, bad, "shop").status == 403)
         listed = api.request("GET", f"/api/v1/namespaces/shop/configmaps/{labels.PROTECTED_CONFIG_MAP}")
         assert listed["data"] == {"ledger": "alone"}
+        # Another set of rules and variables: the API server merges them by name, in an order that must still hold.
+        up("deny", environment="dev")
+        up("deny")
