@@ -32,8 +32,6 @@ Bound = Literal["alone", "spare"]
 
 MODES: Final[tuple[Mode, ...]] = ("warn", "deny")
 API_VERSION: Final = "admissionregistration.k8s.io/v1"
-EXEMPT_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
-"""The cluster's own. A policy that kept the cluster's parts from coming back would make an outage longer."""
 
 SERVED: Final[Mapping[str, tuple[str, str, str]]] = MappingProxyType(
     {
@@ -192,7 +190,8 @@ def _with_bindings(policy: Object, *, refuses: bool, parameter: bool = False) ->
                         {
                             "key": "kubernetes.io/metadata.name",
                             "operator": "NotIn",
-                            "values": list(EXEMPT_NAMESPACES),
+                            # What kept a part of the cluster from coming back would make an outage longer.
+                            "values": list(names.CLUSTER_NAMESPACES),
                         },
                     ]
                 }

@@ -12,6 +12,7 @@ from tandem.audit.cli import audit
 from tandem.conform.cli import conform
 from tandem.docs import profiles_page
 from tandem.drill.cli import app as drill
+from tandem.policy import policy
 from tandem.predict import predict
 
 app = typer.Typer(
@@ -32,6 +33,7 @@ def root(
         raise typer.Exit
 
 
+app.command()(policy)
 app.command()(predict)
 
 

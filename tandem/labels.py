@@ -22,6 +22,9 @@ PROBE: Final = f"{LABEL_PREFIX}/probe"
 """Label of the pods that a drill creates as clients inside the cluster, so that left-over ones can be found."""
 
 SYSTEM_NAMESPACE: Final = "tandem-system"
+CLUSTER_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
+"""What kubeadm and the distribution deploy there follows their own rules."""
+
 PROFILE_CONFIG_MAP: Final = "recovery-profile"
 """ConfigMap in `tandem-system` in which the tuning records the applied profile (keys `profile`, `recovery.json`)."""
 

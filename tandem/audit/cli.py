@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,12 +21,10 @@ from tandem.audit import files, live, table
 from tandem.audit.report import Report
 from tandem.checklist import Environment, Judgement
 from tandem.findings import Severity
+from tandem.labels import CLUSTER_NAMESPACES
 from tandem.survey import Cluster, cluster_findings, survey
 
 EXIT_FINDINGS, EXIT_UNREADABLE = 1, 4
-
-SYSTEM_NAMESPACES: Final = ("kube-system", "kube-public", "kube-node-lease")
-"""What kubeadm and the distribution deploy there follows their own rules; judged when asked for by name."""
 
 Files = Annotated[
     list[Path] | None,
@@ -129,7 +127,7 @@ def of_cluster(
 
 
 def _of_the_system(found: Judgement) -> bool:
-    return found.subject.namespace in SYSTEM_NAMESPACES and checklist.rule(found.rule).labelled
+    return found.subject.namespace in CLUSTER_NAMESPACES and checklist.rule(found.rule).labelled
 
 
 def _place(obj: Any) -> str:

@@ -13,12 +13,14 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from typer.testing import CliRunner
 
 from lab.build import artifacts
-from tandem import admission, checklist, labels, recovery
+from tandem import admission, checklist, cli, labels, recovery
 from tandem.checklist import Rule
 from tandem.runtime.testing.localapi import LocalApi
 from tests.api.test_checklist_cel import EXPRESSED, objects
@@ -418,6 +420,18 @@ def test_kubectl_edit_to_three_replicas_without_election_is_refused(judging: Loc
     create(judging, obj, free, dry=False)
     done = kubectl(judging, "-n", free, *arguments[2:], KUBE_EDITOR="sed -i 's/^  replicas: 1$/  replicas: 3/'")
     assert (done.returncode, replicas(judging, free, name)) == (0, 3), done.stderr
+
+
+def test_kubectl_takes_what_the_command_writes_and_changes_it(own_api: LocalApi, tmp_path: Path) -> None:
+    """Server-side apply merges variables by name, and each must stay behind those that it uses."""
+    for environment, profile in (("prod", "balanced"), ("dev", "article"), ("prod", "balanced")):
+        written = CliRunner().invoke(cli.app, ["policy", "--profile", profile, "--environment", environment])
+        assert written.exit_code == 0, written.output
+        file = tmp_path / "policy.yaml"
+        file.write_text(written.stdout)
+        done = kubectl(own_api, "apply", "--server-side", "-f", str(file))
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("serverside-applied") == written.stdout.count("\nkind: ")
 
 
 def test_scaling_of_protected_names(judging: LocalApi) -> None:

@@ -8,12 +8,14 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
+from typer.testing import CliRunner
 
 from infra import __main__ as program
 from infra.components import AdmissionPolicy, AdmissionPolicyArgs
 from infra.errors import ArgsError, SettingsError
 from infra.settings import parse_settings
-from tandem import admission, checklist, labels, recovery
+from tandem import admission, checklist, cli, labels, recovery
 from tandem.checklist import ENVIRONMENTS, Environment
 from tests.pulumi.registered import Registered, register
 from tests.pulumi.stack_files import raw_config
@@ -115,6 +117,18 @@ def test_wrong_arguments_are_refused_by_name(arguments: dict[str, Any], field: s
     with pytest.raises(ArgsError) as caught:
         AdmissionPolicyArgs(profile=PROFILE, **arguments)
     assert caught.value.field == field
+
+
+def test_the_command_writes_the_same_objects_as_yaml() -> None:
+    done = CliRunner().invoke(cli.app, ["policy", "--profile", "balanced", "-e", "staging"])
+    assert done.exit_code == 0, done.output
+    assert list(yaml.safe_load_all(done.stdout)) == list(admission.manifests("staging", PROFILE))
+
+
+def test_the_command_needs_a_profile_that_there_is() -> None:
+    done = CliRunner().invoke(cli.app, ["policy", "--profile", "quick"])
+    assert done.exit_code == 2
+    assert "balanced" in done.output
 
 
 def registered_with(admission_setting: str | None) -> Registered:

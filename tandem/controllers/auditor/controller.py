@@ -36,9 +36,6 @@ READ_SECONDS: Final = 10.0
 LEASE_ROUND_SECONDS: Final = 30.0
 """How often a namespace with elected controllers is looked at without news: a Lease that is not renewed makes none."""
 
-SYSTEM_NAMESPACES: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
-"""Left to their owners, as by `tandem audit`."""
-
 AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
 
 JUDGED: Final = (
@@ -153,7 +150,7 @@ class Auditor:
 
     def _here(self, obj: Object) -> Iterable[Key]:
         namespace = obj["metadata"]["namespace"]
-        if namespace in SYSTEM_NAMESPACES:
+        if namespace in labels.CLUSTER_NAMESPACES:
             return ()
         self._namespaces.add(namespace)
         return (Key(namespace, REPORT_NAME),)
