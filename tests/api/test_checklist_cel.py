@@ -101,7 +101,6 @@ def test_expressions_and_judges_agree(own_api: LocalApi) -> None:
     assert not differences, "\n".join(differences)
     assert broken == {rule.id for rule in EXPRESSED}, "a rule that no object breaks proves nothing"
     assert len(cases) > 100
-    assert_typed(own_api)
 
 
 def wait_until_judged(api: LocalApi, cases: list[tuple[str, Object]]) -> None:
@@ -114,11 +113,3 @@ def wait_until_judged(api: LocalApi, cases: list[tuple[str, Object]]) -> None:
             return
         time.sleep(0.5)
     pytest.fail("the policies took no effect within 30 s")
-
-
-def assert_typed(api: LocalApi) -> None:
-    """The API server's own type check has nothing against the expressions."""
-    for rule in EXPRESSED:
-        status = api.request("GET", f"{ADMISSION}/validatingadmissionpolicies/{rule.id}").get("status", {})
-        warnings = status.get("typeChecking", {}).get("expressionWarnings", [])
-        assert not warnings, f"{rule.id}: {warnings}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from tandem.runtime.client import connect_client
 from tandem.runtime.resources import LEASES
+from tandem.runtime.testing import localapi
 from tandem.runtime.testing.localapi import LocalApi, LocalApiError, Programs, sweep
 
 pytestmark = pytest.mark.api
@@ -61,6 +63,18 @@ def test_starts_within_15_seconds_and_leaves_nothing(programs: Programs) -> None
     print(f"ready after {took:.1f} s, {os.times().children_user - cpu_before.children_user:.1f} s of CPU")
     if idle:
         assert took < 15
+
+
+def test_a_port_that_somebody_took_is_left_for_another(programs: Programs, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = localapi._free_ports
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        answers = iter([[*chosen(2), taken.getsockname()[1]]])
+        monkeypatch.setattr(localapi, "_free_ports", lambda count: next(answers, None) or chosen(count))
+        with LocalApi(programs) as api:
+            assert api.url.rsplit(":", 1)[1] != str(taken.getsockname()[1])
+            assert api.request("GET", "/readyz") == "ok"
 
 
 def test_a_server_that_cannot_start_says_why(programs: Programs) -> None:

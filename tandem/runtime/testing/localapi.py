@@ -35,6 +35,8 @@ from tandem.runtime.testing._certificates import Authority
 
 START_SECONDS: Final = 180.0
 """A quiet machine takes about 6 s; a busy one must not fail for it."""
+PORT_ATTEMPTS: Final = 3
+"""Ports are free when they are chosen; somebody else may take one before the server does."""
 _PREFIX: Final = "tandem-api-"
 _PR_SET_PDEATHSIG: Final = 1
 _LIBC: Final = ctypes.CDLL(None)
@@ -102,24 +104,39 @@ class LocalApi:
             self.audit_log = self.folder / "audit.jsonl"
             self.audit_log.touch()
             (self.folder / "audit-policy.json").write_text(json.dumps(_AUDIT_POLICY))
-            client, peer, secure = _free_ports(3)
-            self.etcd_url, self.url = f"http://127.0.0.1:{client}", f"https://127.0.0.1:{secure}"
-            self._start_etcd(peer)
-            self._start_server(secure)
-            self._wait_ready()
+            self._start_both()
         except BaseException:
             self.stop()
             raise
 
+    def _start_both(self) -> None:
+        """Start them on free ports; another port when somebody else took one in between."""
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            client, peer, secure = _free_ports(3)
+            self.etcd_url, self.url = f"http://127.0.0.1:{client}", f"https://127.0.0.1:{secure}"
+            self._start_etcd(peer)
+            self._start_server(secure)
+            try:
+                self._wait_ready()
+            except LocalApiError as error:
+                if attempt == PORT_ATTEMPTS or "address already in use" not in str(error):
+                    raise
+                self._end_processes()
+            else:
+                return
+
     def stop(self) -> None:
         """End both and remove the folder. Safe to repeat."""
+        self._end_processes()
+        if self.folder.name.startswith(_PREFIX):
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _end_processes(self) -> None:
         for process in reversed(list(self._processes.values())):
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             process.wait()
         self._processes.clear()
-        if self.folder.name.startswith(_PREFIX):
-            shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- faults -----------------------------------------------------------------------------------------------------
     def stop_answering(self) -> None:
