@@ -5,8 +5,9 @@ from __future__ import annotations
 import pulumi
 
 from infra.apps import deploy_apps
+from infra.capacity import warn_of_shortage
 from infra.cluster import connect, refuse_other_profile
-from infra.components import PriorityClasses, SharedStorage, SharedStorageArgs, Workspace
+from infra.components import LonghornSettings, Monitoring, PriorityClasses, SharedStorage, Workspace
 from infra.settings import load_settings
 
 
@@ -14,15 +15,21 @@ def main() -> None:
     """Deploy the stack. A wrong setting raises `SettingsError`, with a way out, before anything is registered."""
     settings = load_settings()
     refuse_other_profile(settings)
+    warn_of_shortage(settings)
 
     on_cluster = pulumi.ResourceOptions(provider=connect(settings))
-    storage = SharedStorage("shared-storage", SharedStorageArgs(keep_data=settings.keep_data), on_cluster)
+    storage = SharedStorage("shared-storage", settings.storage, on_cluster)
     workspace = Workspace("workspace", settings.workspace(settings.namespace), on_cluster)
     others = [Workspace(f"namespace-{name}", settings.workspace(name), on_cluster) for name in settings.namespaces]
     needed: list[pulumi.Resource] = [storage, workspace, *others]
     if settings.priority_classes.classes:
         needed.append(PriorityClasses("priority-classes", settings.priority_classes, on_cluster))
     apps = deploy_apps(settings.apps, after=needed, opts=on_cluster)
+    if settings.monitoring and settings.monitoring.scrape == "operator":
+        watched = list(apps.values())
+        Monitoring("monitoring", settings.monitoring, namespace=settings.namespace, apps=watched, opts=on_cluster)
+    if settings.longhorn:
+        LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
 
     pulumi.export("profile", settings.profile.name)
     pulumi.export("namespace", workspace.namespace)

@@ -9,6 +9,7 @@ import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from infra.components._claim import protection
 from infra.components._names import MANAGED_BY, check_name
 from infra.errors import ArgsError
 
@@ -24,10 +25,12 @@ class WorkspaceArgs:
         namespace: its name; `pulumi destroy` deletes it with everything in it.
         pod_security: the Pod Security Standard that is enforced. The components' pods satisfy `restricted`, and a
             warning tells of any that do not; `baseline` leaves room for what else a site runs there.
+        protect: nothing deletes it, for its claims would go with it.
     """
 
     namespace: str
     pod_security: PodSecurity = "baseline"
+    protect: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
@@ -53,8 +56,11 @@ class Workspace(pulumi.ComponentResource):
                     "pod-security.kubernetes.io/warn": "restricted",
                 },
             ),
-            opts=pulumi.ResourceOptions(
-                parent=self, custom_timeouts=pulumi.CustomTimeouts(create="1m", update="1m", delete="5m")
+            opts=pulumi.ResourceOptions.merge(
+                pulumi.ResourceOptions(
+                    parent=self, custom_timeouts=pulumi.CustomTimeouts(create="1m", update="1m", delete="5m")
+                ),
+                protection(protect=args.protect),
             ),
         )
         self.register_outputs({"namespace": args.namespace})
