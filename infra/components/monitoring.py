@@ -159,7 +159,8 @@ class Monitoring(pulumi.ComponentResource):
         self.register_outputs({})
 
     def _monitor(self, app: App, target: str, path: str) -> None:
-        endpoint = {"port": "http", "path": path, "interval": f"{self._args.interval_seconds}s"}
+        # The auditor's metrics have a label `namespace` of their own, which the pod's must not replace.
+        endpoint = {"port": "http", "path": path, "interval": f"{self._args.interval_seconds}s", "honorLabels": True}
         of_service = app.service is not None
         self._make(
             "ServiceMonitor" if of_service else "PodMonitor",
