@@ -7,7 +7,15 @@ import pulumi
 from infra.apps import deploy_apps
 from infra.capacity import warn_of_shortage
 from infra.cluster import connect, refuse_other_profile
-from infra.components import LonghornSettings, Monitoring, PriorityClasses, SharedStorage, Workspace
+from infra.components import (
+    AdmissionPolicy,
+    LonghornSettings,
+    Monitoring,
+    PriorityClasses,
+    SharedStorage,
+    Workspace,
+)
+from infra.components.admission_policy import admission_args
 from infra.settings import load_settings
 
 
@@ -30,6 +38,11 @@ def main() -> None:
         Monitoring("monitoring", settings.monitoring, namespace=settings.namespace, apps=watched, opts=on_cluster)
     if settings.longhorn:
         LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
+
+    if settings.admission != "off":
+        args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
+        after = pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[workspace, *others]))
+        AdmissionPolicy("admission", args, after)
 
     pulumi.export("profile", settings.profile.name)
     pulumi.export("namespace", workspace.namespace)

@@ -25,7 +25,7 @@ from infra.components import (
 from infra.components._names import check_name
 from infra.components._parts import check_quantity
 from infra.components.shared_storage import storage_class_name
-from infra.components.workspace import PodSecurity
+from infra.components.workspace import Admission, PodSecurity
 from infra.errors import ArgsError, SettingsError
 from tandem import recovery
 
@@ -52,6 +52,7 @@ class Settings:
         kube_context: the kubeconfig's context; its current one when None. The file is KUBECONFIG or kubectl's default.
         worker: what its smallest worker has for pods, as quantities of cpu, memory and pods, to warn when the apps
             would not fit on one; the cluster is asked when None.
+        admission: how its namespace takes part in the admission policy; unless `off`, the stack deploys that policy.
         keep_data: volumes outlive `pulumi destroy`.
         protect: `pulumi destroy`, and a change that would delete them, is refused while the stack has claims or
             namespaces: for production.
@@ -73,6 +74,7 @@ class Settings:
     cluster_name: str
     kube_context: str | None
     worker: Mapping[str, str] | None
+    admission: Admission
     keep_data: bool
     protect: bool
     storage_classes: Mapping[str, StorageClassArgs]
@@ -88,7 +90,9 @@ class Settings:
 
     def workspace(self, namespace: str) -> WorkspaceArgs:
         """The arguments of one of the stack's namespaces."""
-        return WorkspaceArgs(namespace=namespace, pod_security=self.pod_security, protect=self.protect)
+        return WorkspaceArgs(
+            namespace=namespace, pod_security=self.pod_security, admission=self.admission, protect=self.protect
+        )
 
     @property
     def storage(self) -> SharedStorageArgs:
@@ -111,6 +115,7 @@ class StackFile(BaseModel):
     cluster_name: str | None = None
     kube_context: str | None = None
     worker: dict[Literal["cpu", "memory", "pods"], str] | None = None
+    admission: Admission = "off"
     keep_data: bool = True
     protect: bool = False
     storage_classes: dict[str, StorageClassArgs] = {}
@@ -168,6 +173,7 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         cluster_name=file.cluster_name or stack,
         kube_context=file.kube_context,
         worker=worker,
+        admission=file.admission,
         keep_data=file.keep_data,
         protect=file.protect,
         storage_classes=file.storage_classes,

@@ -16,15 +16,16 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from lab.benches import controllers, election
-from lab.demo import VICTIM, gather_writers
+from lab.benches import controllers, election, outage, same_node
+from lab.benches.api_server import SweepError
+from lab.demo import KUBECONFIG, VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
 
 OUTPUT = ROOT / "build" / "bench"
@@ -39,7 +40,9 @@ class Result:
     Attributes:
         samples: each run's value, in `unit`, in order.
         p95: the 95th percentile by the nearest rank; equal to `max` below 20 samples.
-        note: what a reader must know beside the figures; written by hand into a published copy.
+        note: what a reader must know beside the figures; completed by hand in a published copy.
+        table: rows that say more than samples do, column to value; shown instead of them.
+        runs: everything known of each run, for those who reckon themselves.
     """
 
     name: str
@@ -53,6 +56,8 @@ class Result:
     machine: str = ""
     date: str = ""
     note: str = ""
+    table: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[dict[str, Any]] = field(default_factory=list)
 
 
 def summarise(name: str, samples: Sequence[float], *, unit: str = "s", peers: Samples | None = None) -> Result:
@@ -147,7 +152,11 @@ def profile() -> str:
 
 
 def drill(story: Story, name: str, runs: int, *extra: str) -> Result:
-    """Power loss of the worker with the single writers, under one profile; the median of `serving` per app."""
+    """Power loss of the worker with the single writers, under one profile; the median of `serving` per app.
+
+    DRILL_RUNS asks for another number of runs.
+    """
+    runs = int(os.environ.get("DRILL_RUNS", runs))
     story.run("site", ["ansible-playbook", "site.yml", "-e", f"tandem_profile={name}"])
     story.run("pulumi-up", python_module("lab.pulumi", "up", "--profile", name))
     kept = OUTPUT / f"drill-{name}"
@@ -180,6 +189,26 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
                     gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap_seconds"]))
     main_samples = serving.pop("ledger-replace: serving", [])
     return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
+
+
+def bench_stock_same_node(story: Story) -> Result:
+    """Stock settings with PreferSameNode, the cheapest rival: a spread app's longest gap, and without it as peers."""
+    runs = int(os.environ.get("DRILL_RUNS", "1"))
+    samples = same_node.same_node(story, runs, OUTPUT / "stock-same-node")
+    ours = "PreferSameNode: longest gap, pod"
+    return replace(beside_peers("stock-same-node", samples, ours=ours), note=same_node.NOTE)
+
+
+def bench_api_outage(_: Story) -> Result:
+    """API server outages of 5 to 20 s, killed and stopped: what live nodes lose, with the profile that is in force."""
+    plan = outage.Plan.from_environment(os.environ)
+    found = outage.sweep_lab(KUBECONFIG, plan, console.print, OUTPUT / "api-outage-runs.json")
+    if not found.outages:
+        raise SweepError(found.ended)
+    result = summarise(f"api-outage-{found.profile.name}", [run.whole_seconds for run in found.outages])
+    return replace(
+        result, note=outage.note(found), table=outage.rows(found), runs=[asdict(run) for run in found.outages]
+    )
 
 
 def beside_peers(name: str, samples: Samples, *, ours: str = "tandem", unit: str = "s") -> Result:
@@ -239,6 +268,8 @@ BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "drill-balanced": lambda story: drill(story, "balanced", 3),
     "drill-article": lambda story: drill(story, "article", 3),
     "drill-stock": lambda story: drill(story, "stock", 1, "--give-up-after", "480"),
+    "stock-same-node": bench_stock_same_node,
+    "api-outage": bench_api_outage,
 }
 
 
@@ -256,8 +287,12 @@ def main(
     OUTPUT.mkdir(parents=True, exist_ok=True)
     for name in names or list(BENCHMARKS):
         story = Story(OUTPUT / "logs" / name)
-        result = BENCHMARKS[name](story)
-        path: Path = OUTPUT / f"{name}.json"
+        try:
+            result = BENCHMARKS[name](story)
+        except SweepError as error:
+            console.print(f"{name}: {error}", style="red", highlight=False)
+            raise typer.Exit(1) from error
+        path: Path = OUTPUT / f"{result.name}.json"
         path.write_text(json.dumps(asdict(result), indent=2) + "\n", encoding="utf-8")
         console.print(f"{name}: median {result.median} {result.unit}, max {result.max} -> {path.relative_to(ROOT)}")
 

@@ -44,6 +44,9 @@ def benchmarks_page(folder: Path = DOCS / "bench") -> str:
         parts.append(f"{result['machine']}; {result['date']}; unit: {result['unit']}.\n")
         if result.get("note"):
             parts.append(f"{result['note']}\n")
+        if result.get("table"):
+            parts.append("\n".join(_table(result["table"])) + "\n")
+            continue
         rows = {result["name"]: result, **result["peers"]}
         parts.append(
             "\n".join(
@@ -61,6 +64,12 @@ def benchmarks_page(folder: Path = DOCS / "bench") -> str:
             + "\n"
         )
     return "\n".join(parts)
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Rows of equal columns as a Markdown table."""
+    lines = [f"| {' | '.join(rows[0])} |", f"|{'---|' * len(rows[0])}"]
+    return lines + [f"| {' | '.join(str(value) for value in row.values())} |" for row in rows]
 
 
 def roles_page(folder: Path = ROOT / "roles") -> str:

@@ -18,7 +18,17 @@ from tandem._checklist.cel import validation as cel_validation
 from tandem._checklist.cel import variables_of as cel_variables
 from tandem._checklist.engine import RULES, counted, judge, rule
 from tandem._checklist.facts import Facts, facts_of
-from tandem._checklist.model import ENVIRONMENTS, Case, Environment, Judgement, Level, Rule, Subject, as_dict
+from tandem._checklist.model import (
+    ENVIRONMENTS,
+    Case,
+    Environment,
+    Judgement,
+    Level,
+    Rule,
+    Subject,
+    as_dict,
+    environment_of,
+)
 from tandem._checklist.objects import Object
 from tandem._checklist.world import World
 
@@ -39,6 +49,7 @@ __all__ = [
     "cel_validation",
     "cel_variables",
     "counted",
+    "environment_of",
     "facts_of",
     "judge",
     "rule",

@@ -60,3 +60,9 @@ AUTOSCALED: Final = f"{LABEL_PREFIX}/autoscaled"
 
 EXEMPT_PREFIX: Final = f"exempt.{LABEL_PREFIX}/"
 """Prefix of the annotations `exempt.tandem-ha.io/RULE: reason`."""
+
+ADMISSION: Final = f"{LABEL_PREFIX}/admission"
+"""Label of a namespace that takes part in the admission policy: `warn` or `deny`."""
+
+PROTECTED_CONFIG_MAP: Final = "tandem-admission"
+"""ConfigMap of a namespace: Deployment name to `alone` (one replica at most) or `spare` (two or more, or none)."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 
 from lab.story import ROOT, Story, python_module
 
-ORDER = ("unit", "model", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
+ORDER = ("unit", "model", "policy", "api", "pulumi", "lab", "molecule", "testinfra", "stack", "drill")
 NEED_MACHINES = ("lab", "molecule", "testinfra", "stack", "drill")
 # A hang, not a slow day, is what this ends: a cluster takes eight minutes on two quiet cores.
 CLUSTER_SECONDS = 2400
@@ -41,6 +42,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 # The first of them makes the cluster.
                 item.add_marker(pytest.mark.timeout(CLUSTER_SECONDS))
+
+
+def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
+    """Wait until `holds`, and return for how many seconds.
+
+    Raises:
+        AssertionError: it did not hold in time.
+    """
+    started = time.monotonic()
+    while not holds():
+        waited = time.monotonic() - started
+        assert waited < seconds, f"{what}: not after {waited:.0f} s"
+        time.sleep(2)
+    return time.monotonic() - started
 
 
 @pytest.fixture(scope="session")
@@ -82,7 +97,12 @@ def running_lab(story: Story) -> Iterator[Story]:
 
 @pytest.fixture(scope="session")
 def cluster(running_lab: Story) -> Path:
-    """A cluster made by the molecule scenario `default` with the profile `article`: the path of its kubeconfig."""
+    """A cluster made by the molecule scenario `default` with the profile `article`: the path of its kubeconfig.
+
+    TANDEM_TESTINFRA_CLUSTER=ready lends one that is there.
+    """
+    if os.environ.get("TANDEM_TESTINFRA_CLUSTER") == "ready":
+        return KUBECONFIG
     running_lab.run("molecule", ["molecule", "test"], env={"TANDEM_PROFILE": PROFILE, "TANDEM_MOLECULE_LAB": "reuse"})
     return KUBECONFIG
 

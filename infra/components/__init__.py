@@ -5,6 +5,7 @@ from __future__ import annotations
 from infra.components._app import App, AppArgs
 from infra.components._controller import RightsArgs
 from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
+from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
 from infra.components.auditor import Auditor, AuditorArgs
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
@@ -20,6 +21,8 @@ from infra.components.stateful_app import StatefulApp, StatefulAppArgs
 from infra.components.workspace import Workspace, WorkspaceArgs
 
 __all__ = [
+    "AdmissionPolicy",
+    "AdmissionPolicyArgs",
     "App",
     "AppArgs",
     "Auditor",

@@ -227,7 +227,7 @@ class App(pulumi.ComponentResource):
         )
 
     def expose(self, *, traffic_distribution: str | None = None) -> Service:
-        """Create the Service and, where wanted, the Ingress. Endpoints are not awaited: the pods already are."""
+        """Create the Service and, where wanted, the Ingress, without a wait: the controller waits for its pods."""
         self.service = Service(
             self.name,
             metadata=self.metadata({"pulumi.com/skipAwait": "true"}),

@@ -12,8 +12,10 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from infra.components._claim import protection
 from infra.components._names import MANAGED_BY, check_name
 from infra.errors import ArgsError
+from tandem.labels import ADMISSION
 
 PodSecurity = Literal["privileged", "baseline", "restricted"]
+Admission = Literal["off", "warn", "deny"]
 _RESERVED = ("default", "kube-system", "kube-public", "kube-node-lease", "tandem-system", "tandem-storage")
 
 
@@ -26,11 +28,14 @@ class WorkspaceArgs:
         pod_security: the Pod Security Standard that is enforced. The components' pods satisfy `restricted`, and a
             warning tells of any that do not; `baseline` leaves room for what else a site runs there.
         protect: nothing deletes it, for its claims would go with it.
+        admission: how it takes part in the cluster's admission policy (docs/policy.md): not at all, by warnings, or so
+            that errors are refused.
     """
 
     namespace: str
     pod_security: PodSecurity = "baseline"
     protect: bool = False
+    admission: Admission = "off"
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
@@ -54,6 +59,7 @@ class Workspace(pulumi.ComponentResource):
                     MANAGED_BY: "pulumi",
                     "pod-security.kubernetes.io/enforce": args.pod_security,
                     "pod-security.kubernetes.io/warn": "restricted",
+                    **({} if args.admission == "off" else {ADMISSION: args.admission}),
                 },
             ),
             opts=pulumi.ResourceOptions.merge(

@@ -2,7 +2,7 @@
 
 All work on the same 10,000 ConfigMaps of one real API server on loopback, one after another, each with an annotation of
 its own, so that what one wrote is no work done for the next. Figures are ratios of one machine and one hour: the API
-server and etcd run on the same cores as the controllers.
+server and etcd run on the same cores as the controllers. lab/benches/scale.py says how to do with fewer objects.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import IO, Final
 
 from lab.benches.election import create_free_lease
-from lab.benches.peers import build_go_peer
+from lab.benches.peers import FOLDER, build_go_peer
+from lab.benches.scale import OBJECTS, progress, wanted
 from lab.build import artifacts
 from lab.story import ROOT
 from tandem.runtime.client import KubeClient, connect_client
@@ -30,7 +33,6 @@ from tandem.runtime.clock import boottime
 from tandem.runtime.resources import CONFIG_MAPS
 from tandem.runtime.testing.localapi import LocalApi, Programs
 
-OBJECTS: Final = 10_000
 NAMESPACES: Final = tuple(f"bench-{number}" for number in range(6))
 """Six, for they can be shared out among one, two and three shards."""
 LABEL: Final = "bench=yes"
@@ -56,8 +58,9 @@ class Process:
         if "kopf" in " ".join(self.argv):
             paths = [str(kopf_folder()), os.environ.get("PYTHONPATH", "")]
             environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the process
         self.popen = subprocess.Popen(
-            self.argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+            self.argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._errors, text=True, env=environment
         )
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -75,8 +78,12 @@ class Process:
         """
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while event not in self.said:
-            if time.monotonic() > deadline or (self.popen.poll() is not None and event not in self.said):
-                raise TimeoutError(f"{' '.join(self.argv)} never said {event}")
+            if time.monotonic() > deadline or self.popen.poll() is not None:
+                self._errors.seek(0)
+                complaint = self._errors.read()[-2000:]
+                raise TimeoutError(
+                    f"{' '.join(self.argv)} (status {self.popen.poll()}) never said {event}: {complaint}"
+                )
             time.sleep(0.01)
         return self.said[event] - self.began
 
@@ -90,8 +97,20 @@ class Process:
         status = Path(f"/proc/{self.popen.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
+    def asked_to_end(self) -> None:
+        """Ask it to, and wait until it has.
+
+        Raises:
+            TimeoutError: it went on.
+        """
+        self.popen.send_signal(signal.SIGTERM)
+        try:
+            self.popen.wait(GIVE_UP_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"{' '.join(self.argv)} does not end when asked to") from error
+
     def end(self) -> None:
-        """Kill it."""
+        """Kill it, if it still runs."""
         self.popen.kill()
         self.popen.wait()
 
@@ -102,6 +121,7 @@ def stocked_api(objects: int) -> Iterator[LocalApi]:
     tools = artifacts.tools()
     with LocalApi(Programs(tools / "etcd", tools / "kube-apiserver")) as api:
         asyncio.run(_stock(api, objects))
+        progress(f"{objects} objects are there")
         yield api
 
 
@@ -128,16 +148,19 @@ def arguments(kind: str, objects: int) -> list[str]:
     return ["-annotation", f"bench/{kind}", "-label", LABEL, "-expected", str(objects), "-workers", str(WORKERS)]
 
 
+@cache
 def reconcile_and_cache(objects: int = OBJECTS) -> dict[str, Samples]:
     """All three, one after another: from its start to 10,000 objects written, and again with nothing to write.
 
     Returns samples by figure: `write` and `look` (seconds), `cpu-write` and `cpu-look` (CPU seconds), `memory` (MiB).
+    Asked a second time in one process, it returns what was measured.
     """
-    kinds = {
-        "tandem": OURS,
-        "controller-runtime": (str(build_go_peer("controller-runtime")),),
-        "kopf": (sys.executable, str(ROOT / "bench" / "peers" / "kopf" / "controller.py")),
-    }
+    kinds: dict[str, Sequence[str]] = {"tandem": OURS}
+    if wanted("controller-runtime"):
+        kinds["controller-runtime"] = (str(build_go_peer("controller-runtime")),)
+    if wanted("kopf"):
+        kopf_folder()  # fetched before anything is timed
+        kinds["kopf"] = (sys.executable, str(ROOT / "bench" / "peers" / "kopf" / "controller.py"))
     found: dict[str, Samples] = {name: {} for name in ("write", "look", "cpu-write", "cpu-look", "memory")}
     with stocked_api(objects) as api:
         for kind, program in kinds.items():
@@ -146,6 +169,7 @@ def reconcile_and_cache(objects: int = OBJECTS) -> dict[str, Samples]:
                 try:
                     found[figure].setdefault(kind, []).append(process.until("done"))
                     found[f"cpu-{figure}"].setdefault(kind, []).append(process.cpu())
+                    progress(f"{kind}: {figure} {found[figure][kind][-1]:.1f} s, CPU {process.cpu():.1f} s")
                     if figure == "look":
                         time.sleep(2)
                         found["memory"].setdefault(kind, []).append(process.memory())
@@ -173,6 +197,7 @@ def shards(objects: int = OBJECTS) -> dict[str, Samples]:
                 found["wall"][kind] = [max(process.until("done") for process in processes)]
                 found["cpu"][kind] = [max(process.cpu() for process in processes)]
                 found["memory"][kind] = [max(process.memory() for process in processes)]
+                progress(f"{kind}: {found['wall'][kind][0]:.1f} s, CPU of the dearest {found['cpu'][kind][0]:.1f} s")
             finally:
                 for process in processes:
                     process.end()
@@ -191,27 +216,30 @@ def solo_gap(runs: int = 5, objects: int = OBJECTS) -> Samples:
         for run in range(runs):
             options = [*arguments(f"solo-{run}", objects), "-lease", "solo", "-delay", "2"]
             old = Process([*OURS, *options], api.kubeconfig())
-            old.until("first")
-            time.sleep(3)
-            asked = boottime()
-            old.popen.send_signal(signal.SIGTERM)
-            old.popen.wait()
-            found["ended"].append(boottime() - asked)
+            try:
+                old.until("first")
+                time.sleep(3)
+                asked = boottime()
+                old.asked_to_end()
+                found["ended"].append(boottime() - asked)
+            finally:
+                old.end()
             new = Process([*OURS, *options], api.kubeconfig())
             try:
                 new.until("first")
                 found["started"].append(new.said["started"] - asked)
                 found["first"].append(new.said["first"] - asked)
-                new.popen.send_signal(signal.SIGTERM)
-                new.popen.wait()
+                new.asked_to_end()
             finally:
                 new.end()
+            stages = ", ".join(f"{stage} {values[-1]:.2f} s" for stage, values in found.items())
+            progress(f"run {run + 1} of {runs}: {stages}")
     return found
 
 
 def kopf_folder() -> Path:
     """Where the pinned kopf is, apart from our own environment; installed on first use."""
-    folder = ROOT / "build" / "bench" / "peers" / "kopf"
+    folder = FOLDER / "kopf"
     if not (folder / "kopf").is_dir():
         pins = ROOT / "bench" / "peers" / "kopf" / "requirements.txt"
         argv = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--require-hashes",

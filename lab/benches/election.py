@@ -1,36 +1,39 @@
-"""How long nobody leads: after the leader was killed, and after it gave up its Lease; ours beside client-go's elector.
+"""How long nobody leads: after the leader was killed, and after it gave up its Lease; ours beside four others.
 
-Both run as processes against one real API server on loopback, with 15/10/2 s, several pairs at once on Leases of their
-own. A run is: two candidates, one leads; after a random part of two renewals it is killed (or asked to end); the sample
-is the time until the other says that it leads, by CLOCK_BOOTTIME, which both read. For a release the time counts from
-the signal. The survivor is the next run's leader, and a new candidate its follower.
+All run as processes against one real API server on loopback, with 15/10/2 s or what comes nearest, several pairs at
+once on Leases of their own. A run is: two candidates, one leads; at a random time between two renewals it is killed
+(or asked to end); the sample is the time until the other says that it leads, by CLOCK_BOOTTIME, which both read. For a
+release the time counts from the signal. The survivor is the next run's leader, and a new candidate its follower.
 """
 
 from __future__ import annotations
 
 import json
-import os
+import math
+import queue
 import random
 import signal
 import subprocess
-import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
-from lab.benches.peers import build_go_peer
+from lab.benches.peers import Kind, candidates
+from lab.benches.scale import RUNS, SECONDS, progress
 from lab.build import artifacts
 from lab.story import ROOT
 from tandem.runtime.clock import boottime
 from tandem.runtime.testing.localapi import LocalApi, Programs
 
-RUNS = int(os.environ.get("TANDEM_BENCH_RUNS", "50"))
-PAIRS = 5
-"""Pairs of each kind at once; more would measure the machine."""
+PLAN_SECONDS = 180.0
+"""So many pairs of a kind run at once that it is done in about this time; more would measure the machine."""
 SETTLE_SECONDS = 4.0
-"""Renewals that a follower has seen before the leader is killed."""
+"""Two renewals that a follower has seen before the leader is killed."""
+START_SECONDS = 2.0
+"""About how long a candidate takes from its start until it follows; only for planning."""
 GIVE_UP_SECONDS = 90.0
 FAILURES = 5
 """Runs that may be thrown away because nothing was heard for GIVE_UP_SECONDS; each is reported."""
@@ -46,10 +49,10 @@ class Candidate:
     said: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.process = subprocess.Popen(
-            self.argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._errors: IO[str] = tempfile.TemporaryFile("w+")  # noqa: SIM115 - as long as the candidate
+        self.process = subprocess.Popen(self.argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=self._errors, text=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None  # noqa: S101 - asked for above
@@ -60,15 +63,24 @@ class Candidate:
         """Wait for it to say this; returns when it did.
 
         Raises:
-            TimeoutError: It never did.
+            TimeoutError: It never did, or has ended.
         """
         deadline = time.monotonic() + GIVE_UP_SECONDS
         while time.monotonic() < deadline:
+            ended = self.process.poll()
+            if ended is not None:
+                self._reader.join(5)  # what it said last may still be in the pipe
             for line in list(self.said):
                 if line["event"] == event:
                     return float(line["at"])
+            if ended is not None:
+                break
             time.sleep(0.005)
-        raise TimeoutError(f"{self.argv[-1]} never said {event}: {self.said}")
+        self._errors.seek(0)
+        complaint = self._errors.read()[-2000:]
+        raise TimeoutError(
+            f"{self.argv[-1]} (status {self.process.poll()}) never said {event}: {self.said} {complaint}"
+        )
 
     def end(self) -> None:
         """Kill it if it still runs."""
@@ -79,13 +91,14 @@ class Candidate:
 class Pair:
     """A leader and a follower of one kind over one Lease, run after run."""
 
-    def __init__(self, program: Sequence[str], api: LocalApi, lease: str) -> None:
-        self._program = program
+    def __init__(self, kind: Kind, api: LocalApi, lease: str) -> None:
+        self._kind = kind
         self._api = api
         self._lease = lease
         self._count = 0
         self._leader: Candidate | None = None
         self._follower: Candidate | None = None
+        create_free_lease(api, lease)
 
     def run(self, signum: signal.Signals, rng: random.Random) -> float:
         """One run; seconds from the signal until the other leads."""
@@ -94,7 +107,7 @@ class Pair:
             self._leader.until("leading")
         self._follower = self._start()
         self._follower.until("following")
-        time.sleep(SETTLE_SECONDS + 4 * rng.random())
+        time.sleep(SETTLE_SECONDS + self._kind.renewal_seconds * rng.random())
         at = boottime()
         self._leader.process.send_signal(signum)
         took = self._follower.until("leading") - at
@@ -106,7 +119,7 @@ class Pair:
         self._count += 1
         identity = f"{self._lease}-{self._count}"
         kubeconfig = str(self._api.kubeconfig())
-        return Candidate([*self._program, "-kubeconfig", kubeconfig, "-lease", self._lease, "-identity", identity])
+        return Candidate([*self._kind.program, "-kubeconfig", kubeconfig, "-lease", self._lease, "-identity", identity])
 
     def end(self) -> None:
         """End both."""
@@ -126,33 +139,50 @@ def handover_release(runs: int = RUNS) -> Samples:
 
 
 def measure(signum: signal.Signals, runs: int) -> Samples:
-    """All kinds at the same time, so that they have the same machine."""
-    kinds = programs()
+    """All kinds at the same time, so that they have the same machine.
+
+    Raises:
+        TimeoutError: more than FAILURES runs came to nothing.
+    """
+    kinds = candidates()
     tools = artifacts.tools()
     samples: Samples = {kind: [] for kind in kinds}
     failures: list[TimeoutError] = []
     with LocalApi(Programs(tools / "etcd", tools / "kube-apiserver")) as api:
+        api.kubeconfig()  # made before many ask for it
 
-        def repeat(kind: str, number: int) -> None:
+        def repeat(kind: str, number: int, left: queue.SimpleQueue[int]) -> None:
             rng = random.Random(f"{kind}-{number}")  # noqa: S311 - a phase, no secret
-            lease = f"{kind}-{number}"
-            create_free_lease(api, lease)
-            pair = Pair(kinds[kind], api, lease)
+            pair = Pair(kinds[kind], api, f"{kind}-{number}")
             try:
-                while len(samples[kind]) < runs and len(failures) <= FAILURES:
+                # Each run is begun for a ticket, so that none is left out for having taken longer than another.
+                while len(failures) <= FAILURES:
+                    try:
+                        ticket = left.get_nowait()
+                    except queue.Empty:
+                        break
                     try:
                         samples[kind].append(pair.run(signum, rng))
+                        if len(samples[kind]) % 5 == 0 or len(samples[kind]) == runs:
+                            progress(f"{kind}: {len(samples[kind])} of {runs}, the last {samples[kind][-1]:.3f} s")
                     except TimeoutError as error:
                         # The machine stood still for a while, and a candidate with it: start this pair afresh.
                         failures.append(error)
-                        sys.stderr.write(f"a run was thrown away: {error}\n")
+                        left.put(ticket)
+                        progress(f"a run was thrown away: {error}")
                         pair.end()
-                        pair = Pair(kinds[kind], api, f"{lease}-{len(failures)}")
-                        create_free_lease(api, f"{lease}-{len(failures)}")
+                        pair = Pair(kinds[kind], api, f"{kind}-{number}-{len(failures)}")
             finally:
                 pair.end()
 
-        threads = [threading.Thread(target=repeat, args=(kind, number)) for number in range(PAIRS) for kind in kinds]
+        threads = []
+        for kind, program in kinds.items():
+            tickets: queue.SimpleQueue[int] = queue.SimpleQueue()
+            for ticket in range(runs):
+                tickets.put(ticket)
+            count = pairs(program, signum, runs)
+            progress(f"{kind}: {runs} runs by {count} pairs")
+            threads += [threading.Thread(target=repeat, args=(kind, number, tickets)) for number in range(count)]
         for thread in threads:
             thread.start()
             time.sleep(0.5)  # not all programs start at once
@@ -160,29 +190,38 @@ def measure(signum: signal.Signals, runs: int) -> Samples:
             thread.join()
     if len(failures) > FAILURES:
         raise failures[0]
-    return {kind: values[:runs] for kind, values in samples.items()}
+    return samples
 
 
-def requests_per_minute(seconds: float = 120.0) -> Samples:
+def pairs(kind: Kind, signum: signal.Signals, runs: int) -> int:
+    """How many pairs of a kind do that many runs in about PLAN_SECONDS; two at the least, but none without a run."""
+    run = START_SECONDS + SETTLE_SECONDS + kind.renewal_seconds / 2 + kind.handover_seconds(signum)
+    return min(runs, max(2, math.ceil(runs * run / PLAN_SECONDS)))
+
+
+def requests_per_minute(seconds: float = SECONDS) -> Samples:
     """Requests a minute of a leader and of a follower, by the API server's audit log; a watch counts as one."""
     samples: Samples = {}
     tools = artifacts.tools()
+    kinds = candidates()
     with LocalApi(Programs(tools / "etcd", tools / "kube-apiserver")) as api:
-        pairs: list[Candidate] = []
+        running: list[Candidate] = []
         try:
-            for kind, program in programs().items():
-                create_free_lease(api, kind)
+            for name, kind in kinds.items():
+                create_free_lease(api, name)
                 for role in ("leading", "following"):
-                    user = f"{kind} {role}"
-                    options = ["-kubeconfig", str(api.kubeconfig(user)), "-lease", kind, "-identity", user]
-                    pairs.append(Candidate([*program, *options]))
-                    pairs[-1].until(role)
+                    user = f"{name} {role}"
+                    options = ["-kubeconfig", str(api.kubeconfig(user)), "-lease", name, "-identity", user]
+                    running.append(Candidate([*kind.program, *options]))
+                    running[-1].until(role)
+                    progress(f"{user}, as it should")
             time.sleep(10)  # past the first requests of a start
             before = counted(api)
+            progress(f"counting for {seconds:g} s")
             time.sleep(seconds)
             after = counted(api)
         finally:
-            for candidate in pairs:
+            for candidate in running:
                 candidate.end()
     for user in after:
         if user.endswith(("leading", "following")):
@@ -198,15 +237,18 @@ def counted(api: LocalApi) -> dict[str, int]:
     return {user: len(requests) for user, requests in users.items()}
 
 
-def programs() -> dict[str, Sequence[str]]:
-    """The command of each kind of candidate."""
-    return {
-        "tandem": (sys.executable, "-m", "bench.peers.tandem.candidate"),
-        "client-go": (str(build_go_peer("client-go")),),
-    }
-
-
 def create_free_lease(api: LocalApi, name: str) -> None:
-    """As a deployment creates it, so that the first leader need not wait."""
-    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": {}}
+    """As a deployment creates it, so that the first leader need not wait: nobody's, and long run out.
+
+    kubert wants a Lease that is there, and kube-leader-election one in which every field is.
+    """
+    long_ago = "2026-01-01T00:00:00.000000Z"
+    spec = {
+        "holderIdentity": "",
+        "leaseDurationSeconds": 1,
+        "leaseTransitions": 0,
+        "acquireTime": long_ago,
+        "renewTime": long_ago,
+    }
+    body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": name}, "spec": spec}
     api.request("POST", "/apis/coordination.k8s.io/v1/namespaces/default/leases", body)

@@ -26,6 +26,13 @@ _KEPT: Final = ("encryptionsalt", "secretsprovider", "encryptedkey")
 """What the CLI itself writes into a stack's file, to be carried over into the next copy."""
 
 
+_ANALYZER: Final = """\
+#!/bin/sh
+# Pulumi runs this for a policy pack in Python; the official one ships with the official CLI.
+exec "${PULUMI_PYTHON_CMD:-python3}" -u -m pulumi.policy "$@"
+"""
+
+
 class WorkspaceError(Exception):
     """The lab stack cannot be run; the message says why and what to do."""
 
@@ -70,6 +77,12 @@ class Workspace:
             fresh = plugin / f"new-{os.getpid()}"
             fresh.symlink_to(self.tools / "pulumi-resource-kubernetes")
             fresh.replace(plugin / "pulumi-resource-kubernetes")
+            analyzer = self._home / "plugins" / f"analyzer-policy-python-v{metadata.version('pulumi')}"
+            analyzer.mkdir(parents=True, exist_ok=True)
+            launcher = analyzer / f"new-{os.getpid()}"
+            launcher.write_text(_ANALYZER)
+            launcher.chmod(0o755)
+            launcher.replace(analyzer / "pulumi-analyzer-policy-python")
 
     def settings(self) -> dict[str, str]:
         """The variables that make pulumi use this workspace."""

@@ -16,6 +16,9 @@ from tandem import recovery
 Judge = Callable[[Any], bool]
 
 STATIC_PODS: Final = "/etc/kubernetes/manifests"
+SHUTDOWN_SECONDS: Final = 45
+SHUTDOWN_CRITICAL_SECONDS: Final = 15
+"""Of a node's graceful shutdown, where the inventory is silent: the defaults of the role kubelet_ha."""
 
 
 def _integer(low: int, high: int) -> Judge:
@@ -109,11 +112,19 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_accept_findings": (_texts, "a list of rules' names"),
     "tandem_address": (_anything, "an IPv4 address"),  # judged host by host
     "tandem_api_server_args": (_dictionary, "a dictionary, flag name to value"),
+    "tandem_backup": (
+        _text(r"|[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}"),
+        "a backup's name, as playbooks/rollback.yml lists them",
+    ),
+    "tandem_backup_folder": (_folder, f"an absolute folder outside {STATIC_PODS}"),
+    "tandem_backup_min_free_mib": (_integer(1, 10**7), "MiB, at least 1"),
+    "tandem_backups": (_integer(1, 1000), "a number, at least 1"),
     "tandem_certificate_names": (_texts, "a list of names"),
     "tandem_cluster_name": (_text(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"), "lower-case letters, digits, dots and dashes"),
     "tandem_connect_timeout_seconds": (_integer(1, 600), "seconds, 1 to 600"),
     "tandem_containerd_repository": (_dictionary, "a dictionary with url, suite and key"),
     "tandem_containerd_version": (_text(r"[0-9][0-9A-Za-z.*:~+-]*"), "an apt version pattern such as 2.*"),
+    "tandem_controller_manager_args": (_dictionary, "a dictionary, flag name to value"),
     "tandem_endpoint": (_endpoint, "name:port, a name that can move to another machine"),
     "tandem_endpoint_address": (_address, "an IPv4 address"),
     "tandem_export_fsid": (_fsid, "a UUID, or a number other than 0"),
@@ -125,6 +136,7 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_kubeconfig": (_anything, "a path"),
     "tandem_kubeconfig_folder": (_anything, "a path"),
     "tandem_kubeconfig_server": (_text(_URL), "a URL"),
+    "tandem_kubelet_configuration": (_dictionary, "a dictionary, field of KubeletConfiguration to value"),
     "tandem_kubernetes_repository": (_dictionary, "a dictionary with url, suite and key"),
     "tandem_kubernetes_version": (
         _text(r"1\.(3[4-6])\.\d+"),
@@ -147,9 +159,21 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_proxy_mode": (_one_of("nftables", "iptables", "ipvs"), "nftables, iptables or ipvs"),
     "tandem_reclaim_policy": (_one_of("Retain", "Delete"), "Retain or Delete"),
     "tandem_registry_mirrors": (_dictionaries, "a list of {registry, server, mirrors}"),
+    "tandem_restore_replace": (_boolean, "true or false"),
+    "tandem_restore_source": (_text(r"|trash|\d{8}T\d{6}Z"), "a snapshot's name, trash, or empty for the newest"),
+    "tandem_restore_volume": (_text(r"|[A-Za-z0-9][A-Za-z0-9._-]*"), "the name of a volume's folder"),
+    "tandem_roll_stale_pods": (_boolean, "true or false"),
+    "tandem_rollback_settings": (_dictionary, "set by playbooks/rollback.yml alone"),
     "tandem_sandbox_image": (_text(r"\S+[:@]\S+"), "an image with a tag or digest"),
     "tandem_service_subnet": (_subnet, "one IPv4 subnet in CIDR form; dual stack and IPv6 are not supported"),
+    "tandem_shutdown_critical_seconds": (_integer(0, 600), "seconds, at most those of tandem_shutdown_seconds"),
+    "tandem_shutdown_seconds": (_integer(0, 1800), "seconds, 0 for no graceful shutdown of nodes"),
     "tandem_share_path": (_folder, "an absolute folder of its own"),
+    "tandem_snapshot_calendar": (_text(r"[A-Za-z0-9*:,./ ~-]+"), "a calendar expression of systemd, e.g. hourly"),
+    "tandem_snapshot_folder": (_folder, "an absolute folder of its own"),
+    "tandem_snapshot_keep": (_integer(1, 10000), "a number, at least 1"),
+    "tandem_snapshot_target": (_text(r"|[^\s:]+:/\S+"), "user@host:/folder, or empty"),
+    "tandem_snapshots": (_boolean, "true or false"),
     "tandem_trash_days": (_integer(1, 3650), "days, at least 1"),
     "tandem_unreachable_hint": (_anything, "a sentence"),
 }
@@ -180,14 +204,28 @@ def variable_findings(values: Mapping[str, Any]) -> list[str]:
         holds, rule = VARIABLES[name]
         if not holds(value):
             found.append(refusal("inventory", name, value, rule, "correct it; inventories/example shows each"))
-    return found + _own_flags(values) + _accepted(values) + _paths(values) + _subnets(values)
+    return found + _shutdown(values) + _own_flags(values) + _accepted(values) + _paths(values) + _subnets(values)
+
+
+def _shutdown(values: Mapping[str, Any]) -> list[str]:
+    """Critical pods get a part of a shutdown's time; kubelet does not start with more than all of it."""
+    grace: Any = values.get("tandem_shutdown_seconds", SHUTDOWN_SECONDS)
+    critical: Any = values.get("tandem_shutdown_critical_seconds", SHUTDOWN_CRITICAL_SECONDS)
+    if not (_integer(0, 1800)(grace) and _integer(0, 600)(critical)) or not 0 < int(grace) < int(critical):
+        return []
+    rule, way_out = f"part of tandem_shutdown_seconds, {grace} s", "lower it, or raise tandem_shutdown_seconds"
+    return [refusal("inventory", "tandem_shutdown_critical_seconds", critical, rule, way_out)]
 
 
 def _own_flags(values: Mapping[str, Any]) -> list[str]:
     """Flags of the operator's own that are dead, dangerous, the profile's, or not written as kubeadm wants them."""
     found = []
     owned = {name for names in recovery.managed_names().values() for name in names}
-    for variable in ("tandem_api_server_args",):
+    fields: Any = values.get("tandem_kubelet_configuration")
+    for field in sorted(owned & set(fields)) if isinstance(fields, Mapping) else ():
+        key, rule = f"tandem_kubelet_configuration.{field}", "the recovery profile sets this field"
+        found.append(refusal("inventory", key, fields[field], rule, "take it out, and choose a profile"))
+    for variable in ("tandem_api_server_args", "tandem_controller_manager_args"):
         given = values.get(variable)
         for flag, value in given.items() if isinstance(given, Mapping) else ():
             key, name = f"{variable}.{flag}", str(flag)
@@ -232,7 +270,7 @@ def _accepted(values: Mapping[str, Any]) -> list[str]:
 
 def _paths(values: Mapping[str, Any]) -> list[str]:
     """Folders that must not lie in one another: what is deleted or hidden in one would be in the other."""
-    names = ("tandem_share_path", "tandem_export_path")
+    names = ("tandem_share_path", "tandem_export_path", "tandem_backup_folder", "tandem_snapshot_folder")
     given = {name: PurePosixPath(str(values[name])) for name in names if _folder(values.get(name))}
     return [
         refusal("inventory", inner, str(path), f"outside {outer} ({given[outer]})", "choose another folder")

@@ -239,10 +239,12 @@ def present(parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     texts = {name: str(text) for name, text in parameters["documents"].items()}
     files = sources(parameters["files"])
     known, mark = listed(folder), digest(texts, files)
-    if known and known[0].get("digest") == mark:
-        return {"changed": False, "backups": known, "backup": {**known[0], "documents": texts}}
+    kept = bool(known) and known[0].get("digest") == mark
     size = sum(len(text.encode()) for text in texts.values()) + sum(path.stat().st_size for path in files.values())
-    refuse_full_disk(folder, size, parameters["min_free_mib"])
+    # The change that is to follow fills the disk too: a full one is refused even with a backup of this state kept.
+    refuse_full_disk(folder, 0 if kept else size, parameters["min_free_mib"])
+    if kept:
+        return {"changed": False, "backups": known, "backup": {**known[0], "documents": texts}}
     date = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = {**parameters["about"], "date": date, "digest": mark}
     if record.get("whole") is None:

@@ -126,6 +126,7 @@ def _unhealthy(case: Case) -> Iterator[str]:
     levels=SPARE,
     kinds=("HorizontalPodAutoscaler",),
     cel="variables.workload != 'spread' || int(object.spec.?minReplicas.orValue(1)) >= 2",
+    measure="-int(object.spec.?minReplicas.orValue(1))",
 )
 def _floor(case: Case) -> Iterator[str]:
     value = spec(case.obj).get("minReplicas")

@@ -40,6 +40,7 @@ _SHOWN: Final = f"variables.annotations[?{quoted(names.CONFORMANCE)}].orValue(''
     levels=ALWAYS,
     kinds=("Deployment",),
     cel=f"!({_ALONE}) || variables.replicas <= 1",
+    measure="variables.replicas",
 )
 def _needs_election(case: Case) -> Iterator[str]:
     if _alone(case) and case.facts.replicas > 1:

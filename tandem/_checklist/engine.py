@@ -68,6 +68,7 @@ def judge(
     now: float | None = None,
     source: Callable[[Object], str] = lambda _: "",
     world: World | None = None,
+    only: Rule | None = None,
 ) -> tuple[Judgement, ...]:
     """What the checklist finds.
 
@@ -79,6 +80,7 @@ def judge(
         now: seconds since the epoch, for live objects; None for files.
         source: says where an object was read.
         world: the objects to look up what belongs together, when they are more than those to be judged.
+        only: the one rule to judge by; all of them when None.
 
     Returns:
         Findings in the order of the objects, and of the rules for each.
@@ -89,7 +91,7 @@ def judge(
         found
         for obj in judged
         if kind(obj) in _BY_KIND
-        for found in _judge_one(Case(obj, facts_of(obj, world), world, profile, now), environment, source)
+        for found in _judge_one(Case(obj, facts_of(obj, world), world, profile, now), environment, source, only)
     )
 
 
@@ -98,11 +100,13 @@ def counted(findings: Iterable[Judgement]) -> list[Judgement]:
     return [each for each in findings if each.exempted is None]
 
 
-def _judge_one(case: Case, environment: Environment, source: Callable[[Object], str]) -> Iterator[Judgement]:
+def _judge_one(
+    case: Case, environment: Environment, source: Callable[[Object], str], only: Rule | None
+) -> Iterator[Judgement]:
     subject: Subject | None = None
     for each in _BY_KIND[kind(case.obj)]:
         level = each.levels[environment]
-        if level == "off":
+        if level == "off" or (only is not None and each is not only):
             continue
         inferred = each.labelled and case.facts.inferred
         for message in each.judge(case):

@@ -19,6 +19,11 @@ Level = Literal["error", "warning", "off"]
 ENVIRONMENTS: Final[tuple[Environment, ...]] = ("dev", "staging", "prod", "lab")
 
 
+def environment_of(stack: str) -> Environment:
+    """The environment whose levels a stack takes: that of its own name, or prod."""
+    return next((each for each in ENVIRONMENTS if each == stack), "prod")
+
+
 @dataclass(frozen=True)
 class Subject:
     """The object that a finding is about. `source` says where it was read: `FILE:LINE`, empty for a live cluster."""
@@ -86,6 +91,8 @@ class Rule:
         cel: an expression that is true for a good object, for a ValidatingAdmissionPolicy whose variables are those of
             `tandem.checklist.cel_variables`; `$NOT_READY_SECONDS` and `$UNREACHABLE_SECONDS` stand for the profile's
             tolerations. None where one object alone does not show it.
+        measure: an expression of the same variables for how much a bad object breaks the rule, as a whole number; an
+            update may leave it or lower it. None: a bad object cannot become worse.
         labelled: it judges what carries the workload label, and guesses for the rest. False: the label has no meaning
             for its kinds, and its findings are never guesses.
     """
@@ -99,6 +106,7 @@ class Rule:
     judge: Judge
     cel: str | None = None
     labelled: bool = True
+    measure: str | None = None
 
 
 def levels(dev: Level, staging: Level, prod: Level, lab: Level) -> Mapping[Environment, Level]:
@@ -132,11 +140,12 @@ def rule(
     kinds: tuple[str, ...],
     cel: str | None = None,
     labelled: bool = True,
+    measure: str | None = None,
 ) -> Callable[[Judge], Rule]:
     """Make a rule of the judge below it."""
 
     def make(judge: Judge) -> Rule:
-        return Rule(id_, title, why, fix, levels, kinds, judge, cel, labelled)
+        return Rule(id_, title, why, fix, levels, kinds, judge, cel, labelled, measure)
 
     return make
 

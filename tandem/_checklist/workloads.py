@@ -39,6 +39,12 @@ GRACE_MARGIN_SECONDS: Final = 15
 CONTROLLER_GRACE_SECONDS: Final = 60
 """Drain 45 s, release of the Lease 5 s, margin 10 s."""
 
+_REQUESTED: Final = (
+    "['cpu', 'memory'].all(r, r in c.?resources.?requests.orValue({}) || r in c.?resources.?limits.orValue({}))"
+)
+_PINNED: Final = PINNED.format(image="c.image")
+_PRE_STOP: Final = "int(c.?lifecycle.?preStop.?sleep.?seconds.orValue(0))"
+
 
 @rule(
     "replicas",
@@ -204,10 +210,8 @@ def _liveness(case: Case) -> Iterator[str]:
     fix="containers[].resources.requests: {cpu: 50m, memory: 64Mi}",
     levels=BLOCK,
     kinds=WORKLOADS,
-    cel=(
-        "variables.containers.all(c, ['cpu', 'memory'].all(r, "
-        "r in c.?resources.?requests.orValue({}) || r in c.?resources.?limits.orValue({})))"
-    ),
+    cel=f"variables.containers.all(c, {_REQUESTED})",
+    measure=f"variables.containers.filter(c, !({_REQUESTED})).size()",
 )
 def _requests(case: Case) -> Iterator[str]:
     for container in containers(case.obj):
@@ -224,9 +228,10 @@ def _requests(case: Case) -> Iterator[str]:
     fix="image: <name>:<version>, or a digest",
     levels=BLOCK,
     kinds=WORKLOADS,
-    cel=(
-        f"variables.containers.all(c, {PINNED.format(image='c.image')}) && "
-        f"variables.pod.?initContainers.orValue([]).all(c, {PINNED.format(image='c.image')})"
+    cel=(f"variables.containers.all(c, {_PINNED}) && variables.pod.?initContainers.orValue([]).all(c, {_PINNED})"),
+    measure=(
+        f"variables.containers.filter(c, !({_PINNED})).size() + "
+        f"variables.pod.?initContainers.orValue([]).filter(c, !({_PINNED})).size()"
     ),
 )
 def _image_pinned(case: Case) -> Iterator[str]:
@@ -244,6 +249,7 @@ def _image_pinned(case: Case) -> Iterator[str]:
     levels=ADVICE,
     kinds=MOVING,
     cel="variables.containers.all(c, c.?imagePullPolicy.orValue('') != 'Always')",
+    measure="variables.containers.filter(c, c.?imagePullPolicy.orValue('') == 'Always').size()",
 )
 def _image_present(case: Case) -> Iterator[str]:
     if asking := [str(c.get("name")) for c in containers(case.obj) if pull_policy(c) == "Always"]:
@@ -286,6 +292,8 @@ def _priority(case: Case) -> Iterator[str]:
             )
         )
     ),
+    # 300 s is the API server's default for a pod without one; a day stands for "for ever".
+    measure="([300] + variables.tolerations.map(t, int(t.?tolerationSeconds.orValue(86400)))).max()",
 )
 def _tolerations(case: Case) -> Iterator[str]:
     given = [t for t in pod(case.obj).get("tolerations") or [] if (t.get("effect") or "NoExecute") == "NoExecute"]
@@ -315,9 +323,10 @@ def _tolerations(case: Case) -> Iterator[str]:
     kinds=MOVING,
     cel=(
         "variables.containers.all(c, variables.grace >= "
-        f"variables.drain + int(c.?lifecycle.?preStop.?sleep.?seconds.orValue(0)) + {GRACE_MARGIN_SECONDS}) && "
+        f"variables.drain + {_PRE_STOP} + {GRACE_MARGIN_SECONDS}) && "
         f"(variables.workload != 'controller' || variables.grace >= {CONTROLLER_GRACE_SECONDS})"
     ),
+    measure=f"variables.drain + variables.containers.map(c, {_PRE_STOP}).max() - variables.grace",
 )
 def _grace(case: Case) -> Iterator[str]:
     sleeps = [((c.get("lifecycle") or {}).get("preStop") or {}).get("sleep") or {} for c in containers(case.obj)]
@@ -361,6 +370,7 @@ def _node_pinned(case: Case) -> Iterator[str]:
     levels=BLOCK,
     kinds=MOVING,
     cel="!variables.pod.?volumes.orValue([]).exists(v, has(v.hostPath))",
+    measure="variables.pod.?volumes.orValue([]).filter(v, has(v.hostPath)).size()",
 )
 def _host_path(case: Case) -> Iterator[str]:
     paths = [str(v["hostPath"].get("path")) for v in pod(case.obj).get("volumes") or [] if v.get("hostPath")]

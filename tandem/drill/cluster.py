@@ -56,22 +56,23 @@ async def applied_profile(api: Api) -> RecoveryProfile | None:
 
 
 class Watcher:
-    """Watches nodes, and pods and EndpointSlices of one namespace, and keeps what it saw in order.
+    """Watches nodes, and pods and EndpointSlices of one namespace or of all, and keeps what it saw in order.
 
     Args:
         api: the connection.
-        namespace: the apps' namespace.
+        namespace: the apps' namespace; None for all.
         notify: called with each observation as it is made.
     """
 
-    def __init__(self, api: Api, namespace: str, notify: Callable[[Observation], None] = lambda _: None) -> None:
+    def __init__(self, api: Api, namespace: str | None, notify: Callable[[Observation], None] = lambda _: None) -> None:
         self.api, self.notify = api, notify
         self.observations: list[Observation] = []
         self.breaks = 0
+        scope = f"/namespaces/{namespace}" if namespace else ""
         self.paths: dict[Kind, str] = {
             "node": "/api/v1/nodes",
-            "pod": f"/api/v1/namespaces/{namespace}/pods",
-            "slice": f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices",
+            "pod": f"/api/v1{scope}/pods",
+            "slice": f"/apis/discovery.k8s.io/v1{scope}/endpointslices",
         }
 
     async def run(self, started: asyncio.Event) -> None:

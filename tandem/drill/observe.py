@@ -19,8 +19,9 @@ class Observation:
         name: its name.
         uid: its identity: a successor of the same name has another.
         gone: it was deleted.
-        facts: for a node `ready` (True, False, Unknown) and `taints` (`key:effect`); for a pod `labels`, `node`,
-            `ready`, `deleting` and `phase`; for an EndpointSlice `service` and `endpoints` (`pod`, `node`, `ready`).
+        facts: for a node `ready` (True, False, Unknown), `since` (when it became so, if the object says) and `taints`
+            (`key:effect`); for a pod `labels`, `node`, `ready`, `deleting` and `phase`; for an EndpointSlice `service`
+            and `endpoints` (`pod`, `node`, `ready`).
     """
 
     at: float
@@ -55,7 +56,9 @@ def condition(obj: Mapping[str, Any], kind: str) -> str:
 
 def _node(obj: Mapping[str, Any]) -> dict[str, Any]:
     taints = [f"{taint['key']}:{taint['effect']}" for taint in obj["spec"].get("taints") or []]
-    return {"ready": condition(obj, "Ready"), "taints": taints}
+    conditions = obj.get("status", {}).get("conditions") or []
+    since = next((c.get("lastTransitionTime") for c in conditions if c["type"] == "Ready"), None)
+    return {"ready": condition(obj, "Ready"), "taints": taints, **({"since": since} if since else {})}
 
 
 def _pod(obj: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""How to reach the API server and with what credentials: kubernetes-asyncio's configuration, nothing else of it."""
+"""A session with the API server: its connections, and credentials that stay fresh."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -13,13 +13,15 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
-from kubernetes_asyncio import client, config
-from kubernetes_asyncio.client.rest import RESTClientObject
-from kubernetes_asyncio.config.incluster_config import SERVICE_TOKEN_FILENAME
+import yaml
+
+from tandem.runtime._access import Access, Refresh, from_kubeconfig, in_pod
 
 REFRESH_SECONDS: Final = 60.0
 """Credentials that can change are read anew after this long, as in client-go; kubelet replaces a token at 80 % of its
 life, which is ten minutes at the least."""
+CONNECTIONS: Final = 100
+"""At the same time, watches among them; more requests wait."""
 
 
 class ConfigError(Exception):
@@ -30,33 +32,29 @@ class Connection:
     """One session (a connection pool of its own) and the credentials for it.
 
     Args:
-        settings: kubernetes-asyncio's configuration.
-        refresh: brings the credentials in `settings` up to date; None when they cannot change.
+        access: where the server is, and who we are.
+        refresh: brings the authorization in `access` up to date; None when it cannot change.
         user_agent: how the API server's audit log names us.
     """
 
-    def __init__(
-        self, settings: client.Configuration, refresh: Callable[[], Awaitable[None]] | None, user_agent: str
-    ) -> None:
-        self._settings = settings
+    def __init__(self, access: Access, refresh: Refresh | None, user_agent: str) -> None:
+        self._access = access
         self._refresh = refresh
         self._refreshing = asyncio.Lock()
         self._fresh_until = time.monotonic() + REFRESH_SECONDS
-        self._rest = RESTClientObject(settings)
         self._agent = user_agent
-        self.base: str = str(settings.host).rstrip("/")
-        # Its connector (TLS) without its session: that one trusts the environment, for which aiohttp asks the default
-        # thread pool twice in every request (netrc, proxies). A renewal must not wait for a pool that the controller's
-        # own blocking calls may fill, and credentials of a netrc file are none of ours.
+        self.base = access.server
+        # It does not trust the environment: for that aiohttp asks the default thread pool twice in every request
+        # (netrc, proxies). A renewal must not wait for a pool that the controller's own blocking calls may fill, and
+        # credentials of a netrc file are none of ours.
         self.session = aiohttp.ClientSession(
-            connector=self._rest.pool_manager.connector, connector_owner=False, read_bufsize=2**18
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS, ssl=access.tls()), read_bufsize=2**18
         )
         self.options: Mapping[str, Any] = {
             name: value
             for name, value in (
-                ("proxy", settings.proxy or _proxy_of(self.base)),
-                ("proxy_headers", settings.proxy_headers),
-                ("server_hostname", settings.tls_server_name),
+                ("proxy", access.proxy or _proxy_of(self.base)),
+                ("server_hostname", access.server_name),
             )
             if value
         }
@@ -72,8 +70,8 @@ class Connection:
                 if time.monotonic() >= self._fresh_until:
                     await self._renew(self._refresh)
         headers = {"User-Agent": self._agent}
-        if token := self._settings.api_key.get("BearerToken"):
-            headers["Authorization"] = token
+        if self._access.authorization:
+            headers["Authorization"] = self._access.authorization
         return headers
 
     def forget_credentials(self) -> None:
@@ -83,12 +81,11 @@ class Connection:
     async def close(self) -> None:
         """Close all connections."""
         await self.session.close()
-        await self._rest.close()
 
-    async def _renew(self, refresh: Callable[[], Awaitable[None]]) -> None:
+    async def _renew(self, refresh: Refresh) -> None:
         try:
             await refresh()
-        except (config.ConfigException, ValueError) as error:
+        except ValueError as error:
             raise OSError(f"credentials cannot be read anew: {error}") from error
         self._fresh_until = time.monotonic() + REFRESH_SECONDS
 
@@ -110,44 +107,23 @@ async def connect(kubeconfig: str | None, *, user_agent: str) -> AsyncIterator[C
     Raises:
         ConfigError: none of them can be used.
     """
-    settings = client.Configuration()
     chosen = kubeconfig or os.environ.get("KUBECONFIG")
     try:
         if chosen is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
-            refresh: Callable[[], Awaitable[None]] | None = await _in_cluster(settings)
+            found: tuple[Access, Refresh | None] = in_pod()
         else:
-            refresh = await _from_kubeconfig(settings, chosen or str(Path.home() / ".kube" / "config"))
-    except (config.ConfigException, OSError, ValueError, TypeError) as error:
+            found = await _usual_kubeconfig(chosen)
+        connection = Connection(*found, user_agent)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"{chosen or 'no kubeconfig given; the default'} cannot be used: {error}") from error
-    connection = Connection(settings, refresh, user_agent)
     try:
         yield connection
     finally:
         await connection.close()
 
 
-async def _in_cluster(settings: client.Configuration) -> Callable[[], Awaitable[None]]:
-    config.load_incluster_config(client_configuration=settings, try_refresh_token=False)  # type: ignore[no-untyped-call]
-
-    async def refresh() -> None:
-        # Not the library's own refresh: that one goes by the wall clock, and a step back would keep a dead token.
-        token = Path(SERVICE_TOKEN_FILENAME).read_text().strip()  # noqa: ASYNC240 - a page of memory, not a disk
-        if not token:
-            raise ValueError(f"{SERVICE_TOKEN_FILENAME} is empty")
-        settings.api_key["BearerToken"] = f"Bearer {token}"
-
-    await refresh()
-    return refresh
-
-
-async def _from_kubeconfig(settings: client.Configuration, path: str) -> Callable[[], Awaitable[None]] | None:
+async def _usual_kubeconfig(chosen: str | None) -> tuple[Access, Refresh | None]:
+    path = chosen or str(Path.home() / ".kube" / "config")
     if not any(Path(part).is_file() for part in path.split(os.pathsep)):  # noqa: ASYNC240 - once, at start
         raise ValueError("no such file")
-    loader = await config.load_kube_config(path, client_configuration=settings, persist_config=False)
-    if "BearerToken" not in settings.api_key:
-        return None
-
-    async def refresh() -> None:
-        await loader.load_and_set(settings)  # a token file is read, an exec plugin run if its token has expired
-
-    return refresh
+    return await from_kubeconfig(path)

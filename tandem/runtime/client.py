@@ -1,8 +1,8 @@
 """The API server as a controller needs it: seven methods on plain dicts, each with an explicit time limit.
 
 `Client` is the port: the runtime, the elector and the fakes of the tests know nothing else, so the library behind it
-can be replaced. `KubeClient` implements it on kubernetes-asyncio's configuration (kubeconfig, in-cluster) and
-connection (TLS, proxies), but not its generated models: bodies are read and written with orjson.
+can be replaced. `KubeClient` implements it on aiohttp, without generated models: bodies are read and written with
+orjson.
 
 Every write names the resourceVersion that it was decided on, server-side apply and status patches too: a process can be
 stopped between its last check of the Lease and the socket, and only the server can then refuse what it sends.

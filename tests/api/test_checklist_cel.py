@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from tandem import checklist, recovery
+from tandem.admission import SERVED
 from tandem.checklist import Rule, cel_validation, cel_variables
 from tandem.labels import WORKLOAD
 from tandem.runtime.testing.localapi import LocalApi
@@ -25,14 +26,6 @@ Object = dict[str, Any]
 PROFILE: Final = recovery.profile("balanced")
 ADMISSION: Final = "/apis/admissionregistration.k8s.io/v1"
 POLICY: Final = re.compile(r"ValidatingAdmissionPolicy '([a-z-]+)'")
-SERVED: Final = {
-    "Deployment": ("apps", "v1", "deployments"),
-    "StatefulSet": ("apps", "v1", "statefulsets"),
-    "DaemonSet": ("apps", "v1", "daemonsets"),
-    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
-    "HorizontalPodAutoscaler": ("autoscaling", "v2", "horizontalpodautoscalers"),
-    "Service": ("", "v1", "services"),
-}
 EXPRESSED: Final = [rule for rule in checklist.RULES if rule.cel]
 
 

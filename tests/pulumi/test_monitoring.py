@@ -56,9 +56,7 @@ def test_the_operator_gets_a_monitor_for_each_app_with_metrics_and_the_alerts() 
     registered = run({"labels": {"release": "prometheus"}, "interval_seconds": 30})
     (service,) = registered.of("ServiceMonitor")
     assert service.name == "web"
-    assert service.spec["endpoints"] == [
-        {"port": "http", "path": "/metrics", "interval": "30s", "honorLabels": True}
-    ]
+    assert service.spec["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "30s", "honorLabels": True}]
     assert service.spec["selector"] == {"matchLabels": {"app.kubernetes.io/name": "web"}}
     # What has no Service is scraped at its pods, a sharded controller at those of each shard.
     assert {each.name for each in registered.of("PodMonitor")} == {"sweeper", "parts-a", "parts-b"}

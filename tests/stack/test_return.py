@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lab.demo import kubectl_json
 from lab.runtime import Lab
+from tests.conftest import wait_until
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -24,20 +24,6 @@ def ready_nodes() -> set[str]:
         for condition in node["status"]["conditions"]
         if condition["type"] == "Ready" and condition["status"] == "True"
     }
-
-
-def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until `holds`, and return for how many seconds.
-
-    Raises:
-        AssertionError: it did not hold in time.
-    """
-    started = time.monotonic()
-    while not holds():
-        waited = time.monotonic() - started
-        assert waited < seconds, f"{what}: not after {waited:.0f} s"
-        time.sleep(2)
-    return time.monotonic() - started
 
 
 def test_a_reboot_brings_the_node_back(deployed: Path) -> None:

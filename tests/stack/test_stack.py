@@ -10,7 +10,7 @@ import pytest
 
 from lab.demo import NAMESPACE, kubectl_json
 from lab.story import Story, python_module
-from tests.conftest import PROFILE
+from tests.conftest import PROFILE, wait_until
 
 NAME = "app.kubernetes.io/name"
 
@@ -33,6 +33,15 @@ def per_node(found: list[dict[str, Any]]) -> dict[str, int]:
 
 def names(kind: str) -> set[str]:
     return {each["metadata"]["name"] for each in kubectl_json("get", kind)["items"]}
+
+
+def rolled_out(app: str) -> bool:
+    """Whether all replicas of the app's Deployment are of its newest template and available, and none is left over."""
+    deployment = kubectl_json("get", "deployment", app, f"--namespace={NAMESPACE}")
+    status, replicas = deployment["status"], deployment["spec"]["replicas"]
+    if status.get("observedGeneration") != deployment["metadata"]["generation"]:
+        return False
+    return [status.get(key) for key in ("replicas", "updatedReplicas", "availableReplicas")] == [replicas] * 3
 
 
 def up(story: Story, name: str, *options: str) -> str:
@@ -86,6 +95,8 @@ def test_image_update(replicas: int, mode: str, running_lab: Story, deployed: Pa
     digest = pods("web")[0]["status"]["containerStatuses"][0]["imageID"]
     assert digest != tagged
     up(running_lab, f"web-{replicas}-{mode}-image", *shape, "--set", f"apps.web.image={digest}")
+    # Back to a template that had its ReplicaSet before, `up` may end before the rollout does (docs/limits.md).
+    wait_until(lambda: rolled_out("web"), 120, "the update's rollout")
     found = pods("web")
     assert {pod["spec"]["containers"][0]["image"] for pod in found} == {digest}
     assert all(ready(pod) for pod in found)

@@ -145,3 +145,9 @@ def test_what_is_no_backup_is_not_listed(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / backup.RECORD).write_text(text)
     assert backup.listed(tmp_path) == []
+
+
+def test_a_full_disk_is_refused_with_a_backup_of_this_state_already_there(tmp_path: Path) -> None:
+    keep(tmp_path, "x")
+    with pytest.raises(backup.BackupError, match="way out: free some space"):
+        keep(tmp_path, "x", min_free_mib=10**12)

@@ -111,7 +111,7 @@ def test_every_variable_that_a_role_reads_is_known_and_every_known_one_is_read()
     }
     filters = set(re.findall(r'"(tandem_\w+)":', (ROOT / "plugins/filter/tandem.py").read_text()))
     read = set(re.findall(r"\b(?:tandem|recovery)_[a-z_]+", text)) - modules - filters - {"tandem_lab"}
-    assert read | {"tandem_kubeconfig"} == set(variables.VARIABLES)
+    assert read | {"tandem_backup", "tandem_kubeconfig"} == set(variables.VARIABLES)
 
 
 def test_the_rules_that_can_be_accepted_are_those_that_exist() -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from plugins.module_utils import tandem_variables
+
 ROOT = Path(__file__).resolve().parents[3]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir())
 MAX_TASKS_A_FILE = 8
@@ -57,3 +59,14 @@ def test_both_inventories_set_known_variables_only() -> None:
     for inventory in ("lab", "example"):
         variables = load(ROOT / "inventories" / inventory / "group_vars" / "all.yml")
         assert set(variables) <= read, inventory
+
+
+def test_every_role_takes_the_same_defaults_for_a_shutdown() -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("roles/*/defaults/main.yml"))
+    for name, seconds in (
+        ("tandem_shutdown_seconds", tandem_variables.SHUTDOWN_SECONDS),
+        ("tandem_shutdown_critical_seconds", tandem_variables.SHUTDOWN_CRITICAL_SECONDS),
+    ):
+        found = re.findall(rf"{name} \| default\((\d+)\)", text)
+        assert len(found) >= 3
+        assert set(found) == {str(seconds)}

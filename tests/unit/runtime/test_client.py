@@ -324,12 +324,10 @@ async def test_a_token_that_grows_old_is_read_anew_in_time(tmp_path: Path, monke
 
 
 async def test_the_pods_own_token_is_used_and_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    token, authority = tmp_path / "sa-token", tmp_path / "ca.crt"
+    token, authority = tmp_path / "token", tmp_path / "ca.crt"
     token.write_text("pod\n")
     authority.write_text(certificate(tmp_path)[0].read_text())
-    monkeypatch.setattr("tandem.runtime._connection.SERVICE_TOKEN_FILENAME", str(token))
-    monkeypatch.setattr("kubernetes_asyncio.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
-    monkeypatch.setattr("kubernetes_asyncio.config.incluster_config.SERVICE_CERT_FILENAME", str(authority))
+    monkeypatch.setattr("tandem.runtime._access.SERVICE_ACCOUNT", tmp_path)
     monkeypatch.delenv("KUBECONFIG", raising=False)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

@@ -1,0 +1,1 @@
+"""The policy pack: the availability checklist before anything is applied."""

@@ -1,0 +1,209 @@
+"""Tuning that breaks, is killed, meets another run or a full disk: nothing unsafe stays, and the next run resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from plugins.module_utils import tandem_lock, tandem_tuning
+from plugins.module_utils.tandem_kube import Kube, KubeError
+from tandem import recovery
+
+ROOT = Path(__file__).resolve().parents[2]
+SYSTEM = "/api/v1/namespaces/kube-system"
+TIMEOUT_SECONDS = 1500
+WATCHED = "/etc /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /usr/local /opt /var/backups /root /srv"
+SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "1")))
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
+
+
+def command(name: str, profile: str, *arguments: str, **variables: Any) -> list[str]:
+    """One of our playbooks for a profile."""
+    given = json.dumps({"tandem_profile": profile, **variables})
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    return [program, f"playbooks/{name}.yml", "--extra-vars", given, *arguments]
+
+
+def run(name: str, profile: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    """Run it to its end."""
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(
+        command(name, profile, *arguments, **variables),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """What it said, in one line."""
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def documents(kube: Kube) -> tuple[str, str]:
+    """Both documents of kubeadm, as they are in the cluster."""
+    return (
+        str(kube.get(f"{SYSTEM}/configmaps/kubeadm-config")["data"]["ClusterConfiguration"]),
+        str(kube.get(f"{SYSTEM}/configmaps/kubelet-config")["data"]["kubelet"]),
+    )
+
+
+def live(kube: Kube) -> recovery.RecoveryProfile:
+    """The profile that kubeadm's documents amount to."""
+    cluster, kubelet = documents(kube)
+    return tandem_tuning.live_profile(yaml.safe_load(cluster), yaml.safe_load(kubelet))
+
+
+def files(machine: Callable[[str], Any], names: list[str]) -> dict[str, str]:
+    """Path, change of content and modification time of every file that a run could have touched, by machine."""
+    found = f"find {WATCHED} -xdev -type f -not -path '/root/.ansible/*'"
+    script = f"{found} -printf '%p %T@ ' -exec sha256sum {{}} \\; 2>/dev/null | sort"
+    return {name: str(machine(name).run(script).stdout) for name in names}
+
+
+@pytest.fixture
+def other(profile: str) -> str:
+    """Another profile than the cluster's."""
+    return "article" if profile != "article" else "balanced"
+
+
+@pytest.fixture
+def returned(profile: str) -> Iterator[None]:
+    """The cluster has its profile again afterwards."""
+    yield
+    done = run("tune", profile)
+    assert done.returncode == 0, told(done)[-3000:]
+
+
+def test_a_check_run_tells_the_flags_and_leaves_nothing(
+    kube: Kube, machine: Callable[[str], Any], nodes: list[str], profile: str, other: str
+) -> None:
+    before, on_disk = documents(kube), files(machine, nodes)
+    done = run("tune", other, "--check", "--diff")
+    assert done.returncode == 0, told(done)[-3000:]
+    there, wanted = recovery.profile(profile), recovery.profile(other)
+    changed = 0
+    for arguments in (recovery.controller_manager_args, recovery.api_server_args):
+        for flag, value in dict(arguments(wanted).items() - arguments(there).items()).items():
+            assert f"+ - --{flag}={value}" in told(done), flag
+            changed += 1
+    for name, wish in recovery.kubelet_configuration(wanted).items():
+        if recovery.kubelet_configuration(there).get(name) != wish:
+            assert f"{name}: {wish}" in told(done), name
+            changed += 1
+    assert changed >= 2, f"{profile} and {other} hardly differ: nothing was tested"
+    assert documents(kube) == before
+    assert files(machine, nodes) == on_disk
+
+
+def test_the_plan_tells_times_before_and_after(other: str, profile: str, kube: Kube) -> None:
+    before = documents(kube)
+    said = told(run("plan", other))
+    for name in (profile, other):
+        window = recovery.predict(recovery.profile(name))["serving"]
+        assert f"{window.low:.1f} .. {window.high:.1f}" in said
+    assert documents(kube) == before
+
+
+def test_a_flag_that_the_api_server_does_not_know(
+    kube: Kube, machine: Callable[[str], Any], control_plane: list[str], profile: str
+) -> None:
+    before = documents(kube)
+    manifests = machine(control_plane[0]).run("sha256sum /etc/kubernetes/manifests/*").stdout
+    # The wait is kubeadm's for a pod that does not come up; 90 s are enough for one that does.
+    done = run(
+        "tune", profile, tandem_api_server_args={"no-such-flag": "1"}, control_plane_ha_restart_timeout_seconds=90
+    )
+    assert done.returncode != 0
+    assert "The old kubeadm-config is back and the old manifests run again" in told(done)
+    assert documents(kube) == before
+    assert machine(control_plane[0]).run("sha256sum /etc/kubernetes/manifests/*").stdout == manifests
+    again = run("tune", profile)
+    assert again.returncode == 0
+    assert "changed=0" in told(again)
+
+
+def test_a_full_disk_is_refused_before_anything_changes(
+    kube: Kube, machine: Callable[[str], Any], nodes: list[str], other: str
+) -> None:
+    before, on_disk = documents(kube), files(machine, nodes)
+    done = run("tune", other, tandem_backup_min_free_mib=9_999_999)
+    assert done.returncode != 0
+    assert "nothing has been changed; way out: free some space" in told(done)
+    assert documents(kube) == before
+    assert files(machine, nodes) == on_disk
+
+
+def test_a_second_run_is_refused_while_the_first_lives(other: str, kube: Kube, returned: None) -> None:
+    first = subprocess.Popen(
+        command("tune", other), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        until = time.monotonic() + 120
+        while not tandem_lock.holder(kube.find(f"{tandem_lock.PATH}/{tandem_lock.NAME}")):
+            assert time.monotonic() < until, "the first run took no lock"
+            time.sleep(0.5)
+        second = run("tune", other)
+        assert second.returncode != 0
+        assert "another run changes this cluster" in told(second)
+        assert f"process {first.pid}" in told(second)
+    finally:
+        output, _ = first.communicate(timeout=TIMEOUT_SECONDS)
+    assert first.returncode == 0, output[-3000:]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_a_random_moment_and_resumed(seed: int, kube: Kube, profile: str, other: str, returned: None) -> None:
+    moment = random.Random(seed).uniform(10, 120)
+    first = subprocess.Popen(command("tune", other), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        first.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    allowed = {
+        f.rule for name in (profile, other) for f in recovery.check(recovery.profile(name)) if f.level == "error"
+    }
+    until, state = time.monotonic() + 300, None
+    while state is None:
+        try:
+            state = live(kube)
+        except KubeError:
+            assert time.monotonic() < until, "the API is away"
+            time.sleep(1)
+    assert {f.rule for f in recovery.check(state) if f.level == "error"} <= allowed
+    done = run("tune", other)
+    assert done.returncode == 0, told(done)[-3000:]
+    again = run("tune", other)
+    assert "changed=0" in told(again)
+    assert live(kube).node_monitor_grace_period_seconds == recovery.profile(other).node_monitor_grace_period_seconds
+
+
+def test_back_to_the_state_before_and_to_a_backup_by_name(kube: Kube, profile: str, other: str, returned: None) -> None:
+    before = documents(kube)
+    assert run("tune", other).returncode == 0
+    between = documents(kube)
+    assert between != before
+    done = run("rollback", other)
+    assert done.returncode == 0, told(done)[-3000:]
+    assert [yaml.safe_load(text) for text in documents(kube)] == [yaml.safe_load(text) for text in before]
+    record = kube.get("/api/v1/namespaces/tandem-system/configmaps/recovery-profile")["data"]
+    assert record["profile"] == profile
+    refused = run("rollback", other, tandem_backup="20200101T000000Z-00000000")
+    assert refused.returncode != 0
+    assert "there are:" in told(refused)
