@@ -54,8 +54,7 @@ class Settings:
             would not fit on one; the cluster is asked when None.
         admission: how its namespace takes part in the admission policy; unless `off`, the stack deploys that policy.
         keep_data: volumes outlive `pulumi destroy`.
-        protect: `pulumi destroy`, and a change that would delete them, is refused while the stack has claims or
-            namespaces: for production.
+        protect: no `pulumi destroy` and no change deletes a claim or a namespace of the stack: for production.
         storage_classes: further classes on the shared file system, by name.
         monitoring: monitors and alerts for Prometheus; none when None.
         longhorn: settings of a Longhorn that the site runs; left alone when None.
