@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import pulumi
 from aiohttp import ClientError
@@ -19,18 +19,28 @@ from infra.errors import SettingsError
 from infra.settings import Settings
 from tandem import recovery
 from tandem.labels import PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE
+from tandem.survivability import CONTROL_PLANE, quantity
 
 REQUEST_SECONDS: Final = 10.0
 """How long the check waits for the API server, which answers in well under a second when it is there."""
 
 RECORD: Final = f"ConfigMap {SYSTEM_NAMESPACE}/{PROFILE_CONFIG_MAP}"
 
+WORKERS: Final = f"!{CONTROL_PLANE}"
+"""The label selector of nodes that are not of the control plane."""
+
 Reader = Callable[[str | None], Mapping[str, str]]
 """Takes a kubeconfig context (None: the current one); returns the data of the ConfigMap. Raises `ClusterError`."""
 
 
+RoomReader = Callable[[str | None], Mapping[str, str]]
+"""Takes a kubeconfig context; returns the allocatable of the smallest worker. Raises `ClusterError`."""
+
+_T = TypeVar("_T")
+
+
 class ClusterError(Exception):
-    """The recorded profile could not be read; the message says why and what to do."""
+    """Something could not be read from the cluster; the message says why and what to do."""
 
 
 def connect(settings: Settings) -> Provider:
@@ -61,7 +71,7 @@ def refuse_other_profile(settings: Settings, read: Reader | None = None) -> None
     Raises:
         SettingsError: another profile, none, or none that can be read.
     """
-    if settings.cluster_check == "skip" or settings.render_directory:
+    if not settings.asks_cluster:
         pulumi.log.info(f"{RECORD} was not compared with profile {settings.profile.name}: the stack's settings say so")
         return
     try:
@@ -80,25 +90,56 @@ def read_record(context: str | None) -> Mapping[str, str]:
     Raises:
         ClusterError: there is none, or no way to it.
     """
+    found = _wait(
+        _ask(
+            context,
+            RECORD,
+            lambda api: client.CoreV1Api(api).read_namespaced_config_map(PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE),
+            missing=_untuned("is not there"),
+        )
+    )
+    return dict(found.data or {})
+
+
+def read_smallest_worker(context: str | None) -> Mapping[str, str]:
+    """The allocatable of the worker with the least memory.
+
+    Raises:
+        ClusterError: there is no worker, or no way to it.
+    """
+    found = _wait(
+        _ask(context, "the list of nodes", lambda api: client.CoreV1Api(api).list_node(label_selector=WORKERS))
+    )
+    rooms: list[dict[str, str]] = [dict(node.status.allocatable or {}) for node in found.items]
+    if not rooms:
+        raise ClusterError("the cluster has no worker")
+    return min(rooms, key=lambda room: quantity(room.get("memory", "0")))
+
+
+def _wait(answer: Coroutine[Any, Any, _T]) -> _T:
     # The program runs inside Pulumi's event loop, in which a synchronous caller cannot wait: another thread and loop.
     with ThreadPoolExecutor(1) as executor:
-        return executor.submit(lambda: asyncio.run(_fetch(context))).result()
+        return executor.submit(lambda: asyncio.run(answer)).result()
 
 
-async def _fetch(context: str | None) -> Mapping[str, str]:
+async def _ask(
+    context: str | None,
+    what: str,
+    request: Callable[[client.ApiClient], Awaitable[Any]],
+    missing: str = "",
+) -> Any:
     unreachable = "way out: check KUBECONFIG and that the API server answers (kubectl get --raw /readyz)"
     try:
         await config.load_kube_config(context=context)
         async with asyncio.timeout(REQUEST_SECONDS), client.ApiClient() as api:
-            found = await client.CoreV1Api(api).read_namespaced_config_map(PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE)
+            return await request(api)
     except client.ApiException as error:
-        if error.status == 404:
-            raise ClusterError(_untuned("is not there")) from None
-        raise ClusterError(f"rule: {RECORD} must be readable; {error.status} {error.reason}\n  {unreachable}") from None
+        if error.status == 404 and missing:
+            raise ClusterError(missing) from None
+        raise ClusterError(f"rule: {what} must be readable; {error.status} {error.reason}\n  {unreachable}") from None
     except (ConfigException, ClientError, TimeoutError, OSError) as error:
         reason = str(error) or f"no answer within {REQUEST_SECONDS:g} s"
-        raise ClusterError(f"rule: {RECORD} must be readable; {reason}\n  {unreachable}") from None
-    return dict(found.data or {})
+        raise ClusterError(f"rule: {what} must be readable; {reason}\n  {unreachable}") from None
 
 
 def _difference(profile: recovery.RecoveryProfile, record: Mapping[str, str]) -> str | None:

@@ -33,7 +33,7 @@ def stack_schema() -> dict[str, Any]:
     for kind, made in KINDS.items():
         app = _object(made.args, definitions)
         for name in GIVEN_BY_STACK:
-            app["properties"].pop(name)
+            app["properties"].pop(name, None)
         app["properties"] = {"kind": {"const": kind, "description": _summary(made.component)}} | app["properties"]
         app["required"] = ["kind", *(each for each in app.get("required", []) if each not in GIVEN_BY_STACK)]
         definitions[kind] = app

@@ -12,15 +12,25 @@ import pulumi
 from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, ValidationError
 
 from infra.apps import KINDS
-from infra.components import AppArgs, PriorityClassArgs, PriorityClassesArgs, WorkspaceArgs
+from infra.components import (
+    AppArgs,
+    LonghornSettingsArgs,
+    MonitoringArgs,
+    PriorityClassArgs,
+    PriorityClassesArgs,
+    SharedStorageArgs,
+    StorageClassArgs,
+    WorkspaceArgs,
+)
 from infra.components._names import check_name
+from infra.components._parts import check_quantity
 from infra.components.shared_storage import storage_class_name
 from infra.components.workspace import Admission, PodSecurity
 from infra.errors import ArgsError, SettingsError
 from tandem import recovery
 
 PROJECT: Final = "tandem"
-GIVEN_BY_STACK: Final = frozenset({"namespace", "profile"})
+GIVEN_BY_STACK: Final = frozenset({"namespace", "profile", "protect", "scrape_annotations"})
 """Arguments of an app that the stack gives to all of them."""
 
 
@@ -40,8 +50,14 @@ class Settings:
             rendering without a cluster.
         cluster_name: names the cluster in the state, so that a new kubeconfig does not replace every object.
         kube_context: the kubeconfig's context; its current one when None. The file is KUBECONFIG or kubectl's default.
+        worker: what its smallest worker has for pods, as quantities of cpu, memory and pods, to warn when the apps
+            would not fit on one; the cluster is asked when None.
         admission: how its namespace takes part in the admission policy; unless `off`, the stack deploys that policy.
         keep_data: volumes outlive `pulumi destroy`.
+        protect: no `pulumi destroy` and no change deletes a claim or a namespace of the stack: for production.
+        storage_classes: further classes on the shared file system, by name.
+        monitoring: monitors and alerts for Prometheus; none when None.
+        longhorn: settings of a Longhorn that the site runs; left alone when None.
         render_directory: write YAML files there for kubectl or a GitOps tool, instead of talking to a cluster.
         apps: by name.
     """
@@ -56,14 +72,31 @@ class Settings:
     cluster_check: Literal["enforce", "skip"]
     cluster_name: str
     kube_context: str | None
+    worker: Mapping[str, str] | None
     admission: Admission
     keep_data: bool
+    protect: bool
+    storage_classes: Mapping[str, StorageClassArgs]
+    monitoring: MonitoringArgs | None
+    longhorn: LonghornSettingsArgs | None
     render_directory: str | None
     apps: Mapping[str, AppArgs]
 
+    @property
+    def asks_cluster(self) -> bool:
+        """Whether the program may talk to the cluster itself."""
+        return self.cluster_check == "enforce" and not self.render_directory
+
     def workspace(self, namespace: str) -> WorkspaceArgs:
         """The arguments of one of the stack's namespaces."""
-        return WorkspaceArgs(namespace=namespace, pod_security=self.pod_security, admission=self.admission)
+        return WorkspaceArgs(
+            namespace=namespace, pod_security=self.pod_security, admission=self.admission, protect=self.protect
+        )
+
+    @property
+    def storage(self) -> SharedStorageArgs:
+        """The arguments of the stack's storage."""
+        return SharedStorageArgs(keep_data=self.keep_data, classes=self.storage_classes)
 
 
 class StackFile(BaseModel):
@@ -80,8 +113,13 @@ class StackFile(BaseModel):
     cluster_check: Literal["enforce", "skip"] = "enforce"
     cluster_name: str | None = None
     kube_context: str | None = None
+    worker: dict[Literal["cpu", "memory", "pods"], str] | None = None
     admission: Admission = "off"
     keep_data: bool = True
+    protect: bool = False
+    storage_classes: dict[str, StorageClassArgs] = {}
+    monitoring: MonitoringArgs | None = None
+    longhorn: LonghornSettingsArgs | None = None
     render_directory: str | None = None
     apps: dict[str, dict[str, Any]]
 
@@ -115,7 +153,12 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         raise refuse.invalid("", error, known=StackFile.model_fields) from None
 
     with refuse.arguments(""):
+        worker = _worker(file)
         _check_namespaces(file)
+        SharedStorageArgs(classes=file.storage_classes)
+        if file.protect and not file.keep_data:
+            rule = "the stack's volumes are of a class that deletes them, so nothing is protected"
+            raise ArgsError("protect", file.protect, rule, "keep_data: true")
         priority_classes = PriorityClassesArgs(classes=file.priority_classes)
     return Settings(
         stack=stack,
@@ -128,8 +171,13 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         cluster_check=file.cluster_check,
         cluster_name=file.cluster_name or stack,
         kube_context=file.kube_context,
+        worker=worker,
         admission=file.admission,
         keep_data=file.keep_data,
+        protect=file.protect,
+        storage_classes=file.storage_classes,
+        monitoring=file.monitoring,
+        longhorn=file.longhorn,
         render_directory=file.render_directory,
         apps=_apps(file, refuse),
     )
@@ -203,6 +251,15 @@ def _check_namespaces(file: StackFile) -> None:
         raise ArgsError("namespaces", list(file.namespaces), rule, "name each once")
 
 
+def _worker(file: StackFile) -> Mapping[str, str] | None:
+    if not file.worker:
+        return None
+    room: dict[str, str] = {str(name): value for name, value in file.worker.items()}
+    for name, value in room.items():
+        check_quantity(f"worker.{name}", value)
+    return room
+
+
 def _profile(file: StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:
     try:
         profile = recovery.profile(file.profile)
@@ -219,7 +276,12 @@ def _profile(file: StackFile, refuse: _Refusal) -> recovery.RecoveryProfile:
 
 
 def _apps(file: StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
-    common = {"namespace": file.namespace, "profile": recovery.profile(file.profile)}
+    common = {
+        "namespace": file.namespace,
+        "profile": recovery.profile(file.profile),
+        "protect": file.protect,
+        "scrape_annotations": file.monitoring is not None and file.monitoring.scrape == "annotations",
+    }
     storage_class = storage_class_name(keep_data=file.keep_data)
     apps: dict[str, AppArgs] = {}
     for name, given in file.apps.items():
@@ -234,11 +296,12 @@ def _apps(file: StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
             if key not in settable:
                 way_out = f"one of {', '.join(sorted(settable))}"
                 raise refuse.error(path + key, value, f"no such key for kind {given['kind']}", way_out)
+        given_by_stack = {key: value for key, value in common.items() if key in names}
         defaults = {"storage_class": storage_class} if "storage_class" in names else {}
         with refuse.arguments(path):
             check_name(name)
         try:
-            apps[name] = TypeAdapter(kind.args).validate_python({**defaults, **values, **common})
+            apps[name] = TypeAdapter(kind.args).validate_python({**defaults, **values, **given_by_stack})
         except ValidationError as error:
             raise refuse.invalid(path, error, known=sorted(names)) from None
     _refuse_shared_ports(apps, refuse)

@@ -8,10 +8,12 @@ from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, Mo
 from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
 from infra.components.auditor import Auditor, AuditorArgs
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
+from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
+from infra.components.monitoring import Monitoring, MonitoringArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
 from infra.components.priority_classes import PriorityClassArgs, PriorityClasses, PriorityClassesArgs
 from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
-from infra.components.shared_storage import SharedStorage, SharedStorageArgs
+from infra.components.shared_storage import SharedStorage, SharedStorageArgs, StorageClassArgs
 from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
 from infra.components.solo_controller import SoloController, SoloControllerArgs
 from infra.components.spread_app import SpreadApp, SpreadAppArgs
@@ -30,6 +32,10 @@ __all__ = [
     "ElectedControllerArgs",
     "HelperArgs",
     "IngressArgs",
+    "LonghornSettings",
+    "LonghornSettingsArgs",
+    "Monitoring",
+    "MonitoringArgs",
     "MountArgs",
     "NodeAgent",
     "NodeAgentArgs",
@@ -51,6 +57,7 @@ __all__ = [
     "SpreadAppArgs",
     "StatefulApp",
     "StatefulAppArgs",
+    "StorageClassArgs",
     "Workspace",
     "WorkspaceArgs",
 ]

@@ -57,6 +57,8 @@ class AppArgs:
         secret_env: environment variables from that Secret.
         mounts: folders from ConfigMaps and Secrets that others own, or empty ones.
         image_pull_secrets: names of Secrets of the namespace for the registry.
+        metrics_path: where its HTTP port answers Prometheus; None: nowhere. `monitoring` of the stack makes use of it.
+        scrape_annotations: the pods say so themselves, for a Prometheus without the operator. The stack sets it.
         ingress: makes the app reachable from outside by name.
         pod_spec_overrides: fields of the PodSpec as Kubernetes spells them, merged over what the component made;
             lists of named things (containers, volumes, env) merge by name, null removes. The rules no longer protect
@@ -93,6 +95,8 @@ class AppArgs:
     secret_env: Mapping[str, str] = field(default_factory=dict)
     mounts: Sequence[parts.MountArgs] = ()
     image_pull_secrets: Sequence[str] = ()
+    metrics_path: str | None = None
+    scrape_annotations: bool = False
     ingress: parts.IngressArgs | None = None
     pod_spec_overrides: Mapping[str, Any] = field(default_factory=dict)
     patch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -124,6 +128,11 @@ class AppArgs:
         check_patch(self.patch, self.OBJECTS)
 
     @property
+    def pods_on_survivor(self) -> int:
+        """How many of its pods one worker must hold while the other one is away."""
+        return 1
+
+    @property
     def node_ports(self) -> list[int]:
         """All that the app takes on every node."""
         return [each for each in (self.node_port, *(port.node_port for port in self.ports)) if each is not None]
@@ -147,6 +156,8 @@ class AppArgs:
         )
         helpers = [each.name for each in (*self.init_containers, *self.sidecars)]
         _check_once("sidecars", helpers, "each container has a name of its own")
+        if self.metrics_path is not None:
+            parts.check_path("metrics_path", self.metrics_path)
         paths = [*self.files, *self.secret_files, *(each.path for each in self.mounts)]
         for path in paths:
             parts.check_path("files", path)
@@ -200,6 +211,11 @@ class App(pulumi.ComponentResource):
             timeouts = pulumi.CustomTimeouts(create=limit, update=limit, delete=limit)
         after = [*self._first, *(depends_on or [])] or None
         return pulumi.ResourceOptions(parent=self, depends_on=after, custom_timeouts=timeouts)
+
+    @property
+    def scraped(self) -> list[str]:
+        """The names under which its pods, or its Service, are found."""
+        return [self.name]
 
     def metadata(self, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
         """Metadata of an object of the app's name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import pulumi
 from pulumi_kubernetes.core.v1 import (
     PersistentVolumeClaim,
     PersistentVolumeClaimSpecArgs,
@@ -23,10 +24,12 @@ class StorageArgs:
     Args:
         storage_size: what the claim asks for, as a Kubernetes quantity. The shared file system does not enforce it.
         storage_class: a StorageClass whose volumes every worker can mount. A stack sets it by `keep_data`.
+        protect: nothing deletes the claim: not a destroy, not a new name of the app. A stack sets it for all.
     """
 
     storage_size: str = "1Gi"
     storage_class: str = KEEPING_CLASS
+    protect: bool = False
 
 
 def check_storage(args: StorageArgs) -> None:
@@ -35,6 +38,11 @@ def check_storage(args: StorageArgs) -> None:
         raise ArgsError("storage_size", args.storage_size, "must be a whole number of Mi, Gi or Ti", "1Gi")
     if not args.storage_class:
         raise ArgsError("storage_class", args.storage_class, "must name a StorageClass", KEEPING_CLASS)
+
+
+def protection(*, protect: bool) -> pulumi.ResourceOptions:
+    """Options of what holds data: Pulumi refuses to delete it, and once told to forget it, leaves it in the cluster."""
+    return pulumi.ResourceOptions(protect=True, retain_on_delete=True) if protect else pulumi.ResourceOptions()
 
 
 def volume_claim(app: App, args: StorageArgs, access_mode: str) -> PersistentVolumeClaim:
@@ -47,5 +55,7 @@ def volume_claim(app: App, args: StorageArgs, access_mode: str) -> PersistentVol
             storage_class_name=args.storage_class,
             resources=VolumeResourceRequirementsArgs(requests={"storage": args.storage_size}),
         ),
-        opts=app.child(wait_seconds=app.args.deploy_timeout_seconds),
+        opts=pulumi.ResourceOptions.merge(
+            app.child(wait_seconds=app.args.deploy_timeout_seconds), protection(protect=args.protect)
+        ),
     )

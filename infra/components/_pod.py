@@ -118,6 +118,9 @@ def pod_template(
     # Sidecars first: what runs before the app may need them. Kubernetes ends them after the app, in reverse order.
     helpers = [_helper(args, each, mounts[:1], shared, restart_policy="Always") for each in args.sidecars]
     helpers += [_helper(args, each, mounts[:1], shared) for each in args.init_containers]
+    if args.metrics_path and args.scrape_annotations:
+        scrape = {"scrape": "true", "port": str(args.port), "path": args.metrics_path}
+        annotations = {f"prometheus.io/{key}": value for key, value in scrape.items()} | dict(annotations or {})
     spec = PodSpecArgs(
         init_containers=helpers or None,
         containers=[container],

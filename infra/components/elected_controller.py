@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -34,6 +35,11 @@ class ElectedControllerArgs(ControllerArgs):
         if self.replicas < 2:
             rule = "an election needs somebody who waits: with one replica nobody leads until a new pod has started"
             raise ArgsError("replicas", self.replicas, rule, "replicas: 2, or kind: solo")
+
+    @property
+    def pods_on_survivor(self) -> int:
+        """The lost worker's candidates wait for its return."""
+        return math.ceil(self.replicas / 2)
 
 
 class ElectedController(Controller):

@@ -95,6 +95,11 @@ class ShardedControllerArgs(ElectedControllerArgs):
             rule = "a label's objects may be in any namespace"
             raise ArgsError("scope_rights", len(self.scope_rights), rule, "cluster_rights")
 
+    @property
+    def pods_on_survivor(self) -> int:
+        """Those of every shard."""
+        return super().pods_on_survivor * len(self.shards)
+
     def _check_complete(self) -> None:
         served = {part for each in self.shards for part in each.parts}
         if missing := sorted(set(self.covers) - served):
@@ -116,6 +121,11 @@ class ShardedController(App):
             for shard in args.shards
         }
         self.register_outputs({"leases": [each.name for each in self.shards.values()]})
+
+    @property
+    def scraped(self) -> list[str]:
+        """The names under which the shards' pods are found."""
+        return [each.name for each in self.shards.values()]
 
     def summary(self) -> dict[str, Any]:
         """The stack's output about the controller."""

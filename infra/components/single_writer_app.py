@@ -12,9 +12,10 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
 from infra.components._app import App, AppArgs
 from infra.components._claim import StorageArgs, check_storage, volume_claim
-from infra.components._names import NAME
+from infra.components._names import NAME, check_name
 from infra.components._pod import pod_template, tolerations_of
 from infra.components.image_prepull import ImagePrepull, ImagePrepullArgs
+from infra.errors import ArgsError
 from tandem.labels import LABEL_PREFIX, SINGLE_WRITER, WHEN_UNREACHABLE
 
 WhenUnreachable = Literal["hold", "replace"]
@@ -38,18 +39,30 @@ class SingleWriterAppArgs(StorageArgs, AppArgs):
         when_unreachable: `hold`: when its node is lost the app stays away until the node is back or a person has made
             sure that it is off and deletes the pod; it never writes twice. `replace`: it is back on the survivor after
             the profile's time, and writes twice if the node was only cut off, which the audit reports.
+        existing_claim: mount this claim, which somebody else made and keeps, instead of making one.
+        existing_claim_exclusive: its access mode is ReadWriteOncePod, without which nothing makes `hold` true. The
+            audit looks at the claim itself.
         pre_pull_command: a command in the image that does nothing and succeeds; see `ImagePrepull`.
     """
 
     OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {"Deployment", "PersistentVolumeClaim", "DaemonSet"}
 
     when_unreachable: WhenUnreachable = "hold"
+    existing_claim: str | None = None
+    existing_claim_exclusive: bool = False
     pre_pull_command: tuple[str, ...] = ("true",)
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
         super().__post_init__()
         check_storage(self)
+        if self.existing_claim is None:
+            return
+        check_name(self.existing_claim, "existing_claim")
+        if self.when_unreachable == "hold" and not self.existing_claim_exclusive:
+            rule = "`hold` needs a claim that one pod may use, and this one is not known to be such"
+            way_out = "existing_claim_exclusive: true if it is ReadWriteOncePod, or when_unreachable: replace"
+            raise ArgsError("existing_claim", self.existing_claim, rule, way_out)
 
 
 class SingleWriterApp(App):
@@ -67,7 +80,10 @@ class SingleWriterApp(App):
         annotations: dict[str, str] = {WHEN_UNREACHABLE: args.when_unreachable}
         if args.when_unreachable == "replace":
             annotations[FINDING] = TWO_WRITERS
-        self.claim = volume_claim(self, args, ACCESS_MODE[args.when_unreachable])
+        self.claim = None
+        if args.existing_claim is None:
+            self.claim = volume_claim(self, args, ACCESS_MODE[args.when_unreachable])
+        claim_name = args.existing_claim or name
         self.prepull = ImagePrepull(
             f"{name}-prepull",
             ImagePrepullArgs(
@@ -90,13 +106,17 @@ class SingleWriterApp(App):
                 revision_history_limit=3,
                 # No preStop: nobody could take over while it sleeps, so it would only lengthen the gap.
                 template=pod_template(
-                    args, self.labels, annotations=annotations, claim=name, tolerations=tolerations_of(args.profile)
+                    args,
+                    self.labels,
+                    annotations=annotations,
+                    claim=claim_name,
+                    tolerations=tolerations_of(args.profile),
                 ),
             ),
-            opts=self.child(depends_on=[self.claim], wait_seconds=args.deploy_timeout_seconds),
+            opts=self.child(depends_on=[self.claim] if self.claim else None, wait_seconds=args.deploy_timeout_seconds),
         )
         self.expose()
-        self.register_outputs({"deployment": self.deployment.metadata.name, "claim": self.claim.metadata.name})
+        self.register_outputs({"deployment": self.deployment.metadata.name, "claim": claim_name})
 
     def summary(self) -> dict[str, Any]:
         """The stack's output about the app."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -88,6 +89,12 @@ class SpreadAppArgs(AppArgs):
     def busy_seconds(self) -> int:
         """A pod serves through preStop and drains after it."""
         return self.pre_stop_seconds + self.drain_seconds
+
+    @property
+    def pods_on_survivor(self) -> int:
+        """With `wait` the lost worker's replicas stay Pending; with `crowd` they come, as many as there may be."""
+        most = self.autoscaling.max_replicas if self.autoscaling else self.replicas
+        return most if self.on_node_loss == "crowd" else math.ceil(most / 2)
 
 
 class SpreadApp(App):

@@ -9,6 +9,7 @@ import pulumi
 from pulumi_kubernetes.core.v1 import Namespace
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
+from infra.components._claim import protection
 from infra.components._names import MANAGED_BY, check_name
 from infra.errors import ArgsError
 from tandem.labels import ADMISSION
@@ -26,12 +27,14 @@ class WorkspaceArgs:
         namespace: its name; `pulumi destroy` deletes it with everything in it.
         pod_security: the Pod Security Standard that is enforced. The components' pods satisfy `restricted`, and a
             warning tells of any that do not; `baseline` leaves room for what else a site runs there.
+        protect: nothing deletes it, for its claims would go with it.
         admission: how it takes part in the cluster's admission policy (docs/policy.md): not at all, by warnings, or so
             that errors are refused.
     """
 
     namespace: str
     pod_security: PodSecurity = "baseline"
+    protect: bool = False
     admission: Admission = "off"
 
     def __post_init__(self) -> None:
@@ -59,8 +62,11 @@ class Workspace(pulumi.ComponentResource):
                     **({} if args.admission == "off" else {ADMISSION: args.admission}),
                 },
             ),
-            opts=pulumi.ResourceOptions(
-                parent=self, custom_timeouts=pulumi.CustomTimeouts(create="1m", update="1m", delete="5m")
+            opts=pulumi.ResourceOptions.merge(
+                pulumi.ResourceOptions(
+                    parent=self, custom_timeouts=pulumi.CustomTimeouts(create="1m", update="1m", delete="5m")
+                ),
+                protection(protect=args.protect),
             ),
         )
         self.register_outputs({"namespace": args.namespace})
