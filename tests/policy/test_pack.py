@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,10 +13,10 @@ import pytest
 from pulumi_policy import EnforcementLevel, Policy, ResourceValidationPolicy, StackValidationPolicy
 
 from infra.policy.rules import one_object_shows, policies_of
-from lab.build import BuildError, artifacts
-from lab.pulumi.workspace import PROJECT, Workspace, official_tools
+from lab.pulumi.workspace import PROJECT, Workspace
 from tandem import checklist, recovery
 from tandem.checklist import ENVIRONMENTS, Environment
+from tests.pulumi.command import Pulumi, offline_workspace, runner
 from tests.pulumi.stack_files import STACKS
 from tests.unit.checklist.changes import CHANGES
 from tests.unit.checklist.test_manifests import EXPECTED, load
@@ -91,33 +89,18 @@ def test_the_pack_says_what_the_checklist_says_of_every_labelled_object() -> Non
 
 
 # --- under the real CLI -----------------------------------------------------------------------------------------------
-Pulumi = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace of its own, without a cluster."""
-    try:
-        tools = None if official_tools() else artifacts.tools()
-    except BuildError as error:
-        pytest.fail(f"pulumi and its provider are neither installed nor built: {error}")
-    made = Workspace(tmp_path_factory.mktemp("pulumi"), None, tools)
-    made.prepare()
-    return made
+    return offline_workspace(tmp_path_factory.mktemp("pulumi"))
 
 
 @pytest.fixture(scope="module")
 def preview(workspace: Workspace) -> Pulumi:
-    """Previews a stack with the pack; fails the test on another exit code than `code`."""
-    env = workspace.environment() | {"KUBECONFIG": str(workspace.folder / "no-cluster")}
-
-    def run(*arguments: str, cwd: Path = PROJECT, code: int = 0) -> subprocess.CompletedProcess[str]:
-        argv = ["pulumi", *arguments, "--non-interactive", "--color", "never"]
-        done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=400)
-        assert done.returncode == code, f"exit code {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return run
+    """Previews a stack with the pack."""
+    return runner(workspace, seconds=400)
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -7,14 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab.build import BuildError, artifacts
-from lab.pulumi.workspace import PROJECT, Workspace, official_tools
+from lab.pulumi.workspace import PROJECT, Workspace
+from tests.pulumi.command import Pulumi, offline_workspace, runner
 from tests.pulumi.stack_files import STACKS, raw_config
 
 EXPECTED_KINDS = {
@@ -29,36 +28,17 @@ EXPECTED_KINDS = {
     "stateful": {"apps/v1:StatefulSet", "core/v1:PersistentVolumeClaim", "core/v1:Service"},
 }
 
-Pulumi = Callable[..., subprocess.CompletedProcess[str]]
-
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace of its own, without a cluster."""
-    tools = None
-    if not official_tools():
-        try:
-            tools = artifacts.tools()
-        except BuildError as error:
-            pytest.fail(f"pulumi and its provider are neither installed nor built: {error}")
-    made = Workspace(tmp_path_factory.mktemp("pulumi"), None, tools)
-    made.prepare()
-    return made
+    return offline_workspace(tmp_path_factory.mktemp("pulumi"))
 
 
 @pytest.fixture(scope="module")
 def pulumi(workspace: Workspace) -> Pulumi:
-    """Runs pulumi in the workspace and returns what it said; fails the test on another exit code than `code`."""
-    # A cluster of the user's own must play no part: a path that leads nowhere.
-    env = workspace.environment() | {"KUBECONFIG": str(workspace.folder / "no-cluster")}
-
-    def run(*arguments: str, cwd: Path = PROJECT, code: int = 0) -> subprocess.CompletedProcess[str]:
-        argv = ["pulumi", *arguments, "--non-interactive", "--color", "never"]
-        done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == code, f"exit code {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done
-
-    return run
+    """Runs pulumi in the workspace and returns what it said."""
+    return runner(workspace, seconds=300)
 
 
 def stack_file(workspace: Workspace, stack: str, **changes: Any) -> str:
