@@ -31,6 +31,8 @@ from lab.story import ROOT, Story, python_module
 OUTPUT = ROOT / "build" / "bench"
 console = Console()
 Samples = dict[str, list[float]]
+IN_A_POD = "pod/new"
+"""The drill's client in a pod on the survivor, through the ClusterIP, with a new connection for each request."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,7 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
     """
     serving: Samples = {}
     gaps: Samples = {}
+    stages: dict[str, Samples] = {}
     for path in reports:
         report = json.loads(path.read_text(encoding="utf-8"))
         if (report["scenario"], report["profile"]) != ("power-loss", profile_name):
@@ -184,11 +187,30 @@ def drill_result(profile_name: str, reports: Sequence[Path]) -> Result:
             value = data["stages"].get("serving")
             if value is not None:
                 serving.setdefault(f"{app}: serving", []).append(float(value))
+            for stage, seconds in data["stages"].items():
+                stages.setdefault(app, {}).setdefault(stage, []).extend([] if seconds is None else [float(seconds)])
             for client, requests in data["requests"].items():
                 if client.endswith("/new"):
                     gaps.setdefault(f"{app}: longest gap, {client}", []).append(float(requests["longest_gap_seconds"]))
     main_samples = serving.pop("ledger-replace: serving", [])
-    return summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
+    result = summarise(f"drill-{profile_name}", main_samples, peers={**serving, **gaps})
+    return replace(result, table=[timeline_row(app, stages[app], gaps) for app in sorted(stages)])
+
+
+def timeline_row(app: str, stages: Samples, gaps: Samples) -> dict[str, str]:
+    """One app's stages and its clients' longest gap, each as the median of the runs and, of several, the longest."""
+
+    def cell(values: Sequence[float]) -> str:
+        if not values:
+            return ""
+        longest = f" ({max(values):.1f})" if len(values) > 1 else ""
+        return f"{statistics.median(values):.1f}{longest}"
+
+    return {
+        "app": app,
+        **{stage.replace("_", " "): cell(values) for stage, values in stages.items()},
+        "longest gap, client in a pod": cell(gaps.get(f"{app}: longest gap, {IN_A_POD}", [])),
+    }
 
 
 def bench_stock_same_node(story: Story) -> Result:

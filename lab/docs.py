@@ -55,7 +55,7 @@ def benchmarks_page(folder: Path = DOCS / "bench") -> str:
                     "|---|---:|---:|---:|---:|",
                     *(
                         f"| {name} | {len(row['samples'])} | "
-                        + " | ".join(f"{row[key]:.1f}" for key in ("median", "p95", "max"))
+                        + " | ".join(_figure(row[key]) for key in ("median", "p95", "max"))
                         + " |"
                         for name, row in rows.items()
                     ),
@@ -64,6 +64,11 @@ def benchmarks_page(folder: Path = DOCS / "bench") -> str:
             + "\n"
         )
     return "\n".join(parts)
+
+
+def _figure(value: float) -> str:
+    """A figure with one decimal, or with as many as its size asks for below 1."""
+    return f"{value:.1f}" if value == 0 or abs(value) >= 1 else f"{value:.2g}"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
