@@ -20,6 +20,7 @@ from tandem._recovery.check import (
     api_stall_seconds,
     check,
     check_target,
+    kcm_survives_seconds,
     stale_view_seconds,
     tolerated_stall_seconds,
 )
@@ -105,6 +106,7 @@ __all__ = [
     "duration",
     "flag_values",
     "from_dict",
+    "kcm_survives_seconds",
     "knob",
     "kubelet_configuration",
     "kubelet_env",

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from tandem.drill.observe import Observation
-from tandem.recovery import RecoveryProfile, stale_view_seconds, tolerated_stall_seconds
+from tandem.recovery import RecoveryProfile, kcm_survives_seconds, stale_view_seconds, tolerated_stall_seconds
 
 UNREACHABLE: Final = "node.kubernetes.io/unreachable:NoExecute"
 Facts = Mapping[str, Any]
@@ -162,7 +162,7 @@ def predicted(profile: RecoveryProfile, outage_seconds: float) -> str:
     """What the model says of an outage of this length: `none` or `possible`, and why none."""
     if outage_seconds <= tolerated_stall_seconds(profile):
         return "none"
-    if outage_seconds >= profile.kcm_renew_deadline_seconds + profile.kcm_retry_period_seconds:
+    if outage_seconds >= kcm_survives_seconds(profile):
         return "none: the controller-manager starts anew"
     return "possible"
 

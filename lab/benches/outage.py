@@ -352,8 +352,8 @@ def note(found: Sweep) -> str:
     which = "any stall" if tolerated == float("inf") else f"stalls up to {tolerated:g} s"
     windows = recovery.predict(profile)
     text = (
-        f"Profile {profile.name}: predicted to survive {which} below kube-controller-manager's renew deadline of "
-        f"{profile.kcm_renew_deadline_seconds:g} s; after a power loss, endpoints out "
+        f"Profile {profile.name}: predicted to survive {which} that kube-controller-manager outlives "
+        f"({recovery.kcm_survives_seconds(profile):g} s), and those that it does not; after a power loss, endpoints out "
         f"{windows['endpoints_out'].high:.1f} s and serving {windows['serving'].high:.1f} s at the latest."
     )
     return text + (f" Ended early: {found.ended}." if found.ended else "")

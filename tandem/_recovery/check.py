@@ -41,11 +41,20 @@ def stale_view_seconds(outage_seconds: float) -> float:
 def api_stall_seconds(recovery: RecoveryProfile) -> float:
     """The longest that a short API outage can keep the controller-manager's view of a live node's heartbeat stale.
 
-    Outages that outlast the renew deadline make the controller-manager exit and give every node a fresh grace period,
-    so the worst is the one that ends just before it.
+    A controller-manager that cannot renew exits and gives every node a fresh grace period, so the worst is the outage
+    that ends just before it (`kcm_survives_seconds`).
     """
-    deadline = recovery.kcm_renew_deadline_seconds
-    return max(stale_view_seconds(deadline), deadline + KUBELET_MAX_BACKOFF_SECONDS)
+    survives = kcm_survives_seconds(recovery)
+    return max(stale_view_seconds(survives), survives + KUBELET_MAX_BACKOFF_SECONDS)
+
+
+def kcm_survives_seconds(recovery: RecoveryProfile) -> float:
+    """The longest outage that a leading controller-manager can outlive: the retry period and the renew deadline.
+
+    client-go's `renew` (tools/leaderelection/leaderelection.go) gives each renewal its own context of the renew
+    deadline, and begins the next one a retry period after the last that succeeded.
+    """
+    return recovery.kcm_retry_period_seconds + recovery.kcm_renew_deadline_seconds
 
 
 def tolerated_stall_seconds(recovery: RecoveryProfile) -> float:
@@ -61,8 +70,8 @@ def tolerated_stall_seconds(recovery: RecoveryProfile) -> float:
     )
     if api_stall_seconds(recovery) <= room:
         return float("inf")
-    deadline, step = recovery.kcm_renew_deadline_seconds, 0.05
-    survived = [n * step for n in range(int(deadline / step) + 1) if stale_view_seconds(n * step) <= room]
+    longest, step = kcm_survives_seconds(recovery), 0.05
+    survived = [n * step for n in range(int(longest / step) + 1) if stale_view_seconds(n * step) <= room]
     return round(max(survived, default=0.0), 2)
 
 
@@ -124,12 +133,12 @@ def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
             Finding(
                 "warning",
                 "api-stall",
-                f"grace {grace:g} s is less than {needed:.1f} s, the longest view that an API outage shorter than the "
-                f"controller-manager's renew deadline of {recovery.kcm_renew_deadline_seconds:g} s can leave stale "
+                f"grace {grace:g} s is less than {needed:.1f} s, the longest view that an API outage can leave stale that "
+                f"the controller-manager outlives (renew deadline and retry period, {kcm_survives_seconds(recovery):g} s) "
                 f"({api_stall_seconds(recovery):.1f} s), plus a heartbeat and two monitor periods: a stall of more "
                 f"than {tolerated_stall_seconds(recovery):.1f} s can mark every live node lost at once, and all "
                 "Services go empty",
-                f"raise the grace period to {needed:.1f} s, or shorten the renew deadline",
+                f"raise the grace period to {needed:.1f} s, or shorten the renew deadline or the retry period",
             )
         )
     return tuple(findings)

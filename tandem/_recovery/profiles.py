@@ -115,10 +115,14 @@ BALANCED: Final = RecoveryProfile(
     node_status_report_frequency_seconds=300,
     node_lease_duration_seconds=8,
     node_monitor_period_seconds=1,
-    # 22.8 s of stale view at most (api_stall_seconds) + R 2.08 s + 2P. The controller-manager keeps its default
-    # deadlines: with a renew deadline of 5 s, 17 s would do, but beside a slow API server it exited again and again,
-    # once in the middle of a failover, and kubelet's restart back-off held every eviction back for over a minute (lab).
+    # 22.8 s of stale view at most (api_stall_seconds) + R 2.08 s + 2P. With a renew deadline of 5 s, 17 s would do, but
+    # beside a slow API server the controller-manager exited again and again, once in the middle of a failover, and
+    # kubelet's restart back-off held every eviction back for over a minute (lab).
     node_monitor_grace_period_seconds=27,
+    # One second off either: an outage that the controller-manager outlives lasts 10 s at most, not 12 s, which would
+    # ask for a grace of 28.9 s and bring endpoints out later than `article` does.
+    kcm_leader_elect_renew_deadline_seconds=9,
+    kcm_leader_elect_retry_period_seconds=1,
     unreachable_toleration_seconds=5,
     # A kubelet that restarts says Ready=False for a moment; its pods must outlive that (kubernetes/kubernetes#122338).
     not_ready_toleration_seconds=30,

@@ -73,7 +73,7 @@ def test_a_profile_that_passes_never_marks_a_node_lost_within_a_short_outage(pro
     ticks = 2 * profile.node_monitor_period_seconds
     assert (
         profile.node_monitor_grace_period_seconds - ticks - profile.heartbeat_seconds + 1e-9
-        >= profile.kcm_renew_deadline_seconds + recovery.KUBELET_MAX_BACKOFF_SECONDS
+        >= recovery.kcm_survives_seconds(profile) + recovery.KUBELET_MAX_BACKOFF_SECONDS
     )
 
 

@@ -51,6 +51,8 @@ class FakeApi:
                     "kube-controller-manager",
                     f"--node-monitor-grace-period={grace}",
                     "--node-monitor-period=1s",
+                    "--leader-elect-renew-deadline=9s",
+                    "--leader-elect-retry-period=1s",
                     env={"HTTP2_READ_IDLE_TIMEOUT_SECONDS": "3", "HTTP2_PING_TIMEOUT_SECONDS": "2"},
                 ),
                 static_pod("kube-scheduler", "--leader-elect-renew-deadline=1s"),
