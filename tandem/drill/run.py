@@ -15,7 +15,7 @@ from tandem.drill.api import NETWORK_ERRORS, Api, ApiError
 from tandem.drill.apps import App
 from tandem.drill.clients import ClientError, ProbePod, Remote, command
 from tandem.drill.driver import Driver, DriverError, TimedDriver
-from tandem.drill.observe import Observation
+from tandem.drill.observe import Observation, condition
 from tandem.drill.recording import Recording, Scenario
 from tandem.drill.samples import Sample
 from tandem.drill.timeline import QUIET_SECONDS, Scene, expected, lost_pods, stages
@@ -33,6 +33,9 @@ UNPREDICTED_SECONDS: Final = 420.0
 """...and how long in all when no profile is known: beyond stock Kubernetes' six minutes."""
 
 POLL_SECONDS: Final = 0.5
+
+ROLLOUT_SECONDS: Final = 90.0
+"""How long a drill waits for a rollout that is under way, such as one right after a new profile, before it judges."""
 
 
 class PreconditionError(RuntimeError):
@@ -123,7 +126,7 @@ class Drill:
         """
         begun = time.time()
         self.progress.phase("checking whether the cluster can survive this")
-        before = await cluster.snapshot(self.api, self.options.namespace)
+        before = await self._settled()
         profile = self.options.profile or await cluster.applied_profile(self.api)
         self.node = resolve(self.options.node, before)
         self._check(before, profile)
@@ -165,6 +168,19 @@ class Drill:
                 watch_breaks=watcher.breaks,
                 warnings=tuple(self.warnings),
             )
+
+    async def _settled(self) -> survivability.Snapshot:
+        """The cluster, once no rollout is under way any more; after a while as it is."""
+        deadline, told = time.monotonic() + ROLLOUT_SECONDS, False
+        while True:
+            before = await cluster.snapshot(self.api, self.options.namespace)
+            changing = rolling(before)
+            if not changing or time.monotonic() >= deadline:
+                return before
+            if not told:
+                self.progress.phase(f"waiting until {', '.join(changing)} are rolled out")
+                told = True
+            await asyncio.sleep(2 * POLL_SECONDS)
 
     def _check(self, before: survivability.Snapshot, profile: RecoveryProfile | None) -> None:
         problems = list(survivability.judge(before, self.node, profile))
@@ -390,6 +406,26 @@ def resolve(node: str, before: survivability.Snapshot) -> str:
     return node
 
 
+def rolling(before: survivability.Snapshot) -> list[str]:
+    """Apps that are being changed on workers that can all take pods: pods missing, starting or on their way out."""
+    workers = survivability.workers(before)
+    if not all(survivability.usable(node) for node in workers.values()):
+        return []  # what waits for a node is no rollout, and no wait ends it
+    changing = []
+    for app in before.apps:
+        mine = [
+            pod
+            for pod in before.pods
+            if pod["metadata"]["namespace"] == app.namespace and app.owns(pod["metadata"].get("labels") or {})
+        ]
+        leaving = [pod for pod in mine if "deletionTimestamp" in pod["metadata"]]
+        staying = [pod for pod in mine if pod not in leaving]
+        starting = [pod for pod in staying if condition(pod, "Ready") != "True"]
+        if len(staying) < app.replicas or starting or leaving:
+            changing.append(app.name)
+    return changing
+
+
 def away(apps: Iterable[App], node: str, observations: Sequence[Observation], since: float) -> list[str]:
     """What has not returned: the node, or apps whose pods are not all there, Ready and alone, by what was seen last.
 
@@ -423,4 +459,4 @@ def away(apps: Iterable[App], node: str, observations: Sequence[Observation], si
 ERRORS: Final = (DriverError, ClientError, ApiError, *NETWORK_ERRORS)
 """What can break a drill off besides a refusal."""
 
-__all__ = ["ERRORS", "QUIET_SECONDS", "Drill", "Options", "PreconditionError", "Progress", "away"]
+__all__ = ["ERRORS", "QUIET_SECONDS", "Drill", "Options", "PreconditionError", "Progress", "away", "rolling"]

@@ -20,7 +20,7 @@ from tandem.drill.recording import Recording
 from tandem.drill.run import Drill, Options, PreconditionError
 from tandem.recovery import Stage
 
-from .fake_cluster import Cluster, LocalDriver
+from .fake_cluster import PODS, Cluster, LocalDriver
 
 
 class Quiet:
@@ -107,6 +107,29 @@ async def test_a_refused_drill_touches_nothing(api: Api, cluster: Cluster) -> No
         await drill(api, cluster)
     assert cluster.acts == []
     assert cluster.logs == {}
+
+
+async def phase(progress: Quiet, number: int) -> None:
+    """Wait for the drill to tell its phase of this number."""
+    async with asyncio.timeout(30):
+        while len(progress.phases) < number:  # noqa: ASYNC110 - told from inside
+            await asyncio.sleep(0.05)
+
+
+async def test_a_rollout_under_way_is_waited_for(api: Api, cluster: Cluster) -> None:
+    cluster.pod("db-old", "w1", ready=True, deletionTimestamp="2026-01-01T00:00:00Z")
+    cluster.pod("db-new", None, ready=False)
+    progress = Quiet()
+    options = dataclasses.replace(OPTIONS, node="@db")
+    task = asyncio.create_task(Drill(api, LocalDriver(cluster, asyncio.get_running_loop()), options, progress).run())
+    await phase(progress, 2)
+    assert progress.phases[1] == "waiting until db are rolled out"
+    cluster.put(PODS, "db-old", "DELETED")
+    cluster.pod("db-new", "w2", ready=True)
+    await phase(progress, 3)
+    task.cancel()
+    await asyncio.wait({task})
+    assert "starting clients" in progress.phases[2]
 
 
 async def test_an_app_that_does_not_answer_stops_the_drill_before_the_fault(
