@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from tandem.drill.apps import App
 from tandem.drill.observe import Observation
@@ -13,6 +13,9 @@ from tandem.drill.samples import Sample
 from tandem.drill.timeline import Scene
 
 Scenario = Literal["power-loss", "partition"]
+
+NOISE_SHARE: Final = 0.01
+"""More failures than this before the fault: the drill waits a while for a quieter moment, and its report tells."""
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,13 @@ from typing import Any, Final, Literal
 from tandem import recovery
 from tandem.drill.apps import App
 from tandem.drill.oracle import Writers
-from tandem.drill.recording import Recording
+from tandem.drill.recording import NOISE_SHARE, Recording
 from tandem.drill.samples import Requests, summarize
 from tandem.drill.timeline import MUST_NOT_REACH, SUCCESSOR, expected, lost_pods, stages
 from tandem.recovery import Stage, Window
 
 FORMAT: Final = 1
 """Version of the report's JSON."""
-
-NOISE_SHARE: Final = 0.01
-"""More failures than this before the fault, and the report says that its figures are blurred."""
 
 
 @dataclass(frozen=True)

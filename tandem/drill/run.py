@@ -16,7 +16,7 @@ from tandem.drill.apps import App
 from tandem.drill.clients import ClientError, ProbePod, Remote, command
 from tandem.drill.driver import Driver, DriverError, TimedDriver
 from tandem.drill.observe import Observation, condition
-from tandem.drill.recording import Recording, Scenario
+from tandem.drill.recording import NOISE_SHARE, Recording, Scenario
 from tandem.drill.samples import Sample
 from tandem.drill.timeline import QUIET_SECONDS, Scene, expected, lost_pods, stages
 from tandem.findings import Finding
@@ -270,7 +270,10 @@ class Drill:
             self.service_samples.setdefault(sample.app, []).append(sample)
 
     async def _warm_up(self) -> None:
-        """Wait until every app has answered at every vantage point."""
+        """Wait until every app has answered at every vantage point, and for a while nearly without a failure.
+
+        Machines that stay busy do not stop a drill: its report says how much failed before the fault.
+        """
         self.progress.phase("waiting until every app answers every client")
         await asyncio.sleep(WARM_UP_SECONDS)
         deadline = time.monotonic() + WARM_UP_LIMIT_SECONDS
@@ -282,7 +285,15 @@ class Drill:
                     self.warnings.append(str(problem))
                     return
                 raise PreconditionError([problem])
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(POLL_SECONDS)
+        while self._noise() > NOISE_SHARE and time.monotonic() < deadline:  # noqa: ASYNC110 - a share, no event
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _noise(self) -> float:
+        """The share of failures among the requests that ended within the last moments."""
+        recent = time.time() - WARM_UP_SECONDS
+        last = [sample for sample in self.samples if sample.end > recent]
+        return sum(sample.error is not None for sample in last) / max(1, len(last))
 
     def _silent(self) -> list[str]:
         recent = time.time() - 3

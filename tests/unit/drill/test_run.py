@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import itertools
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -130,6 +131,23 @@ async def test_a_rollout_under_way_is_waited_for(api: Api, cluster: Cluster) -> 
     task.cancel()
     await asyncio.wait({task})
     assert "starting clients" in progress.phases[2]
+
+
+async def test_the_fault_waits_for_a_quiet_moment_but_not_for_ever(
+    api: Api, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tandem.drill.run.WARM_UP_SECONDS", 0.5)
+    monkeypatch.setattr("tandem.drill.run.WARM_UP_LIMIT_SECONDS", 3.0)
+    tested = Drill(api, LocalDriver(cluster, asyncio.get_running_loop()), OPTIONS, Quiet())
+    noise = iter([0.5, 0.2, 0.01])
+    monkeypatch.setattr(tested, "_silent", list)
+    monkeypatch.setattr(tested, "_noise", lambda: next(noise))
+    await tested._warm_up()
+    assert next(noise, None) is None
+    monkeypatch.setattr(tested, "_noise", lambda: 1.0)
+    begun = time.monotonic()
+    await tested._warm_up()
+    assert time.monotonic() - begun >= 3.0
 
 
 async def test_an_app_that_does_not_answer_stops_the_drill_before_the_fault(
