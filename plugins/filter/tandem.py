@@ -16,6 +16,7 @@ from ansible.errors import AnsibleFilterError
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
 from plugins.module_utils import (  # noqa: E402
+    tandem_certificates,
     tandem_differences,
     tandem_findings,
     tandem_kubeadm,
@@ -196,6 +197,10 @@ class FilterModule:
             "tandem_sentences": tandem_differences.sentences,
             "tandem_stale_pods": tandem_stale.stale_pods,
             "tandem_stale_sentences": tandem_stale.stale_sentences,
+            "tandem_certificate_failures": tandem_certificates.failures,
+            "tandem_certificate_warnings": tandem_certificates.warnings,
+            "tandem_certificates_due": tandem_certificates.due,
+            "tandem_certificates_plan": tandem_certificates.plan_sentences,
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
             "tandem_join_arguments": join_arguments,

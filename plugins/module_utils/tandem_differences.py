@@ -19,6 +19,7 @@ from plugins.module_utils.tandem_kubeadm import (
     merge_cluster_configuration,
     merge_kubelet_configuration,
 )
+from plugins.module_utils.tandem_release import fence_differences
 from plugins.module_utils.tandem_tuning import seconds
 
 
@@ -122,6 +123,7 @@ def node_differences(host: str, node: Mapping[str, Any], wanted: Mapping[str, An
         found += _mount_differences(host, node["mount"], wanted["mount"])
     if "export" in wanted:
         found += _export_differences(host, node["nfs_server"], wanted["export"])
+        found += fence_differences(host, node.get("fence") or {})
     return found
 
 

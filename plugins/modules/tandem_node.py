@@ -12,7 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils import tandem_certificates
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tandem_fencing import TABLE, FenceError, live_addresses, read_record
+from ansible.module_utils.tandem_processes import names_in, processes, read
 
 DOCUMENTATION = """
 module: tandem_node
@@ -67,17 +70,6 @@ node:
 
 MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBEADM_MANIFESTS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
-PROGRAMS = ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd", "containerd")
-COMM_LENGTH = 15
-"""The kernel cuts a process' name in /proc/PID/comm to this many characters."""
-
-
-def read(path: str | Path) -> str:
-    """Content of a file, empty when it cannot be read (a process may end between two looks)."""
-    try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def run(*argv: str) -> str:
@@ -86,14 +78,6 @@ def run(*argv: str) -> str:
         return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ""
-
-
-def names_in(folder: str | Path) -> list[str]:
-    """Names of a folder's entries, sorted; none when it does not exist."""
-    try:
-        return sorted(entry.name for entry in Path(folder).iterdir())
-    except OSError:
-        return []
 
 
 def operating_system() -> dict[str, str]:
@@ -107,39 +91,6 @@ def operating_system() -> dict[str, str]:
         "architecture": platform.machine(),
         "kernel": platform.release(),
     }
-
-
-def processes() -> dict[str, Any]:
-    """Pid, arguments and HTTP2_* environment of the cluster's programs, the live truth about flags."""
-    by_comm = {program[:COMM_LENGTH]: program for program in PROGRAMS}
-    found: dict[str, Any] = {}
-    for pid in filter(str.isdigit, names_in("/proc")):
-        program = by_comm.get(read(f"/proc/{pid}/comm").strip())
-        if program is None or program in found:
-            continue
-        arguments = [word for word in read(f"/proc/{pid}/cmdline").split("\0") if word]
-        if not arguments or Path(arguments[0]).name != program:
-            continue
-        variables = (item.partition("=") for item in read(f"/proc/{pid}/environ").split("\0"))
-        environ = {name: value for name, _, value in variables if name.startswith("HTTP2_")}
-        found[program] = {"pid": int(pid), "args": flag_values(arguments[1:]), "environ": environ}
-    return found
-
-
-def flag_values(arguments: list[str]) -> dict[str, Any]:
-    """Command-line flags as name to value; a repeated flag becomes a list, a bare one true."""
-    values: dict[str, Any] = {}
-    for argument in arguments:
-        if not argument.startswith("-"):
-            continue
-        name, equals, value = argument.lstrip("-").partition("=")
-        value = value if equals else "true"
-        if name in values:
-            previous = values[name] if isinstance(values[name], list) else [values[name]]
-            values[name] = [*previous, value]
-        else:
-            values[name] = value
-    return values
 
 
 def packages(names: list[str]) -> dict[str, Any]:
@@ -244,6 +195,17 @@ def nfs_server() -> dict[str, Any]:
     }
 
 
+def fence() -> dict[str, Any]:
+    """Nodes that the NFS server on this machine refuses, by its record, and whom the packet filter refuses by now."""
+    try:
+        nodes = read_record()["nodes"]
+    except FenceError as error:
+        return {"nodes": {}, "live": [], "error": str(error)}
+    nft = shutil.which("nft", path="/usr/sbin:/sbin:/usr/bin") if nodes else None
+    live = live_addresses(run(nft, "--json", "list", "table", "inet", TABLE)) if nft else []
+    return {"nodes": nodes, "live": live, "error": ""}
+
+
 def foreign_manifests() -> list[str]:
     """Files in the static pod directory that kubeadm did not put there; kubelet runs every one of them."""
     return [name for name in names_in(MANIFESTS) if not name.startswith(".") and name not in KUBEADM_MANIFESTS]
@@ -263,10 +225,12 @@ def gather(parameters: dict[str, Any]) -> dict[str, Any]:
         "units": units(parameters["units"]),
         "processes": processes(),
         "foreign_manifests": foreign_manifests(),
+        "certificates": tandem_certificates.gather(),
         "joined": Path("/etc/kubernetes/kubelet.conf").exists(),
         "control_plane": Path("/etc/kubernetes/admin.conf").exists(),
         "mount": mount(parameters["mount_point"]),
         "nfs_server": nfs_server(),
+        "fence": fence(),
         "files": {path: Path(path).exists() for path in parameters["files"]},
     }
 

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from tandem import checklist, recovery
-from tandem.audit import files, live, table
+from tandem.audit import credentials, files, live, table
 from tandem.audit.report import Report
 from tandem.checklist import Environment, Judgement
 from tandem.findings import Severity
@@ -120,9 +120,9 @@ def of_cluster(
         profile.name if profile else None,
         len(judged),
         tuple(each for each in judgements if namespace is not None or not _of_the_system(each)),
-        tuple(cluster_findings(cluster, found.recorded, wanted)),
+        (*cluster_findings(cluster, found.recorded, wanted), *credentials.findings(found.credentials, now)),
         survey(cluster),
-        found.notes,
+        (*found.notes, *credentials.notes(found.credentials)),
     )
 
 

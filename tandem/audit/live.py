@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from tandem.audit import credentials
 from tandem.audit.files import SourceError
 from tandem.drill.api import NETWORK_ERRORS, Api, ApiError, connect
 from tandem.drill.cluster import applied_profile
@@ -56,11 +57,12 @@ AT_ONCE: Final = 6
 
 @dataclass(frozen=True)
 class Live:
-    """What was listed, the profile recorded in the cluster, and what could not be listed and why."""
+    """What was listed, the profile recorded in the cluster, what could not be listed and why, and what ends when."""
 
     objects: Sequence[Object]
     recorded: RecoveryProfile | None
     notes: tuple[str, ...]
+    credentials: tuple[credentials.Credential, ...] = ()
 
 
 async def read(kubeconfig: Path | None, context: str | None, namespace: str | None = None) -> Live:
@@ -71,7 +73,8 @@ async def read(kubeconfig: Path | None, context: str | None, namespace: str | No
     """
     try:
         async with connect(kubeconfig, context) as api:
-            return await _read(api, namespace)
+            found = await _read(api, namespace)
+        return replace(found, credentials=tuple(await credentials.read(kubeconfig, context)))
     except NETWORK_ERRORS as error:
         reason = str(error) or type(error).__name__
         raise SourceError(f"the cluster does not answer: {reason}. Check KUBECONFIG, or name files to judge") from error

@@ -10,6 +10,7 @@ import pytest
 
 from lab.build import BuildError, artifacts
 from tandem.runtime.testing.localapi import LocalApi, Programs
+from tests import ansible_modules  # noqa: F401  # some tests run Ansible modules' functions
 from tests.api.processes import Candidate, wait_for
 
 

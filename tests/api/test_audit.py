@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tandem.audit import credentials
 from tandem.audit.live import LISTED
 from tandem.runtime.testing.localapi import LocalApi
 from tests.unit.checklist.test_manifests import load
@@ -42,8 +43,13 @@ def test_findings_of_live_objects_with_the_api_servers_defaults(api: LocalApi, n
     status, report, errors = audit(api.kubeconfig(), "-n", namespace, "--profile", "balanced")
     assert status == 1, errors
     assert sorted(each["rule"] for each in report["findings"]) == ["pdb-fits-replicas", "replicas"]
-    assert report["notes"] == []
-    assert [each["rule"] for each in report["cluster"]] == ["no-profile"]
+    assert report["notes"] == [credentials.ELSEWHERE]
+    # The test's own certificates last for a day: the server's and the reader's are both seen.
+    assert [each["rule"] for each in report["cluster"]] == ["no-profile", "certificate-end", "certificate-end"]
+    assert [each["message"].partition(" (")[0].partition(" ends")[0] for each in report["cluster"][1:]] == [
+        "the API server's certificate",
+        "this kubeconfig's client certificate",
+    ]
 
 
 def test_every_listed_kind_is_served(api: LocalApi) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ansible.module_utils
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
-ansible.module_utils.__path__.append(str(ROOT / "plugins" / "module_utils"))
+from tests import ansible_modules  # noqa: E402, F401
 
 NOW = 1_790_000_000.0
 

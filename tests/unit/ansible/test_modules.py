@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from plugins.inventory import tandem_lab
+from plugins.module_utils import tandem_processes
 from plugins.modules import tandem_files, tandem_gate, tandem_node
 
 
@@ -77,7 +78,7 @@ def test_the_static_pod_directory_is_out_of_bounds(path: str) -> None:
 
 
 def test_flags_of_a_running_process() -> None:
-    assert tandem_node.flag_values(["--a=1", "--b", "--c=x=y", "--d=1", "--d=2", "positional"]) == {
+    assert tandem_processes.flag_values(["--a=1", "--b", "--c=x=y", "--d=1", "--d=2", "positional"]) == {
         "a": "1",
         "b": "true",
         "c": "x=y",

@@ -1,0 +1,285 @@
+#!/usr/bin/python
+"""Ansible module: a node is taken out of the cluster for its reboot and put back afterwards, in bounded time."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tandem_kube import Kube, KubeError
+from ansible.module_utils.tandem_release import ready, serving, waiting_for
+from ansible.module_utils.tandem_whole import (
+    REBOOT,
+    baskets,
+    drain_refusals,
+    leaving,
+    marked,
+    not_whole,
+    services,
+)
+
+DOCUMENTATION = """
+module: tandem_drain
+short_description: Takes a node out for its reboot, and puts it back
+description:
+  - With C(state=planned), tells which pods would be evicted, which workloads would be away while they move, and what
+    forbids it. With C(state=drained), cordons the node, evicts its pods within their disruption budgets, and waits
+    until
+    those that were alone serve elsewhere. When that does not come about in time the node is given back, and it fails.
+  - With C(state=returned), waits until the node is Ready with another boot id, uncordons it, and waits until the
+    cluster is whole. With C(state=whole), waits for that alone. Every Service that had a ready endpoint has one again.
+  - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. Check mode
+    changes nothing.
+options:
+  kubeconfig:
+    description: Path of the kubeconfig.
+    type: path
+    required: true
+  node:
+    description: Name of the node.
+    type: str
+    required: true
+  state:
+    description: What to do.
+    type: str
+    choices: [planned, drained, returned, whole]
+    required: true
+  accept:
+    description: Workloads (NAMESPACE/KIND/NAME) that need not be whole.
+    type: list
+    elements: str
+    default: []
+  services:
+    description: Services that had a ready endpoint before.
+    type: list
+    elements: str
+    default: []
+  timeout_seconds:
+    description: How long it may take.
+    type: int
+    default: 300
+author: Tandem
+"""
+
+EXAMPLES = """
+- name: The node is taken out
+  tandem_drain: {kubeconfig: admin.conf, node: w1, state: drained}
+"""
+
+RETURN = """
+refusals:
+  description: What forbids it, as sentences.
+  returned: when planned
+  type: list
+booted:
+  description: Whether an earlier run has taken the node out already and it has booted since.
+  returned: when planned
+  type: bool
+evicted:
+  description: Pods that would go, or went.
+  returned: when planned or drained
+  type: list
+away:
+  description: Workloads of one pod, which are away while they move; when drained, for how many seconds at most.
+  returned: when planned or drained
+  type: raw
+services:
+  description: Services with a ready endpoint.
+  returned: when planned
+  type: list
+"""
+
+POLL_SECONDS = 0.5
+KINDS = (("deployments", "Deployment"), ("statefulsets", "StatefulSet"), ("daemonsets", "DaemonSet"))
+MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class DrainError(Exception):
+    """The node could not be taken out or put back in time; the message says why, and in which state it is."""
+
+
+def workloads(api: Kube) -> list[dict[str, Any]]:
+    """All workloads, each with its kind."""
+    return [{**item, "kind": kind} for plural, kind in KINDS for item in api.get(f"/apis/apps/v1/{plural}")["items"]]
+
+
+def planned(api: Kube, name: str, accept: list[str]) -> dict[str, Any]:
+    """What taking the node out would do, and what forbids it."""
+    nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
+    refusals = drain_refusals(name, nodes, workloads(api), pods, accept)
+    mine = next((node for node in nodes if node["metadata"]["name"] == name), None)
+    before = marked(mine) if mine else ""
+    found = services(api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"])
+    return {
+        "refusals": refusals,
+        "booted": bool(before) and mine is not None and mine["status"]["nodeInfo"].get("bootID") != before,
+        "evicted": [_name(pod) for pod in leaving(pods, name)["evicted"]],
+        "away": list(baskets(pods, name)[1].values()),
+        "services": sorted(service for service, where in found.items() if where),
+    }
+
+
+def _name(pod: Any) -> str:
+    return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+
+
+def drained(api: Kube, name: str, accept: list[str], seconds: float) -> dict[str, Any]:
+    """Cordon, evict, wait.
+
+    Raises:
+        DrainError: not in time; the node is schedulable again.
+        KubeError: the API refused.
+    """
+    node = api.get(f"/api/v1/nodes/{name}")
+    pods = api.get("/api/v1/pods")["items"]
+    alone = baskets(pods, name)[1]
+    first = {_name(pod): pod for pod in leaving(pods, name)["evicted"]}
+    changed = not marked(node) or not node["spec"].get("unschedulable") or bool(first)
+    if not marked(node):
+        value = json.dumps({"boot_id": node["status"]["nodeInfo"].get("bootID", "")})
+        body = {"metadata": {"annotations": {REBOOT: value}}, "spec": {"unschedulable": True}}
+        api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=MERGE)
+    begun = time.monotonic()
+    away: dict[str, float] = {}
+    while True:
+        pods = api.get("/api/v1/pods")["items"]
+        left = leaving(pods, name)["evicted"]
+        refused = [said for pod in left if "deletionTimestamp" not in pod["metadata"] and (said := _evict(api, pod))]
+        there = serving(pods, name)
+        for uid, owner in alone.items():
+            if uid in there:
+                away.setdefault(owner, round(time.monotonic() - begun, 1))
+        missing = {uid: owner for uid, owner in alone.items() if owner not in away}
+        if not left and not missing:
+            return {"changed": changed, "evicted": sorted(first), "away": away}
+        if time.monotonic() - begun > seconds:
+            break
+        time.sleep(POLL_SECONDS)
+    release(api, name)
+    why = [
+        *refused,
+        *(f"{_name(pod)} does not end" for pod in left if "deletionTimestamp" in pod["metadata"]),
+        *(f"{owner}: {waiting_for(pods, name, uid)}" for uid, owner in missing.items()),
+    ]
+    raise DrainError(
+        f"{name} could not be taken out in {seconds:g} s: {'; '.join(why)}. It was not rebooted and is schedulable "
+        "again; way "
+        "out: mend that (pods on a share that hangs do not end before it answers), then the same command"
+    )
+
+
+def _evict(api: Kube, pod: Any) -> str:
+    """Evict one pod; why it may not go yet, else empty."""
+    meta = pod["metadata"]
+    body = {
+        "apiVersion": "policy/v1",
+        "kind": "Eviction",
+        "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+        "deleteOptions": {"preconditions": {"uid": meta["uid"]}},
+    }
+    try:
+        api.request("POST", f"/api/v1/namespaces/{meta['namespace']}/pods/{meta['name']}/eviction", body=body)
+    except KubeError as error:
+        if error.status == 429:
+            return f"{_name(pod)} may not go: its disruption budget allows none"
+        if error.status not in (404, 409):
+            raise
+    return ""
+
+
+def release(api: Kube, name: str) -> bool:
+    """Make the node schedulable again if we made it so; whether anything changed."""
+    node = api.get(f"/api/v1/nodes/{name}")
+    if not marked(node):
+        return False
+    body = {"metadata": {"annotations": {REBOOT: None}}, "spec": {"unschedulable": None}}
+    api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=MERGE)
+    return True
+
+
+def booted(api: Kube, name: str, until: float) -> None:
+    """Wait until the node is Ready with another boot id than the one written down.
+
+    Raises:
+        DrainError: not in time.
+    """
+    reason = "the API does not answer"
+    while time.monotonic() < until:
+        try:
+            node = api.get(f"/api/v1/nodes/{name}")
+        except KubeError as error:
+            reason = str(error)
+        else:
+            before = marked(node)
+            if not before or (ready(node) == "True" and node["status"]["nodeInfo"].get("bootID") != before):
+                return
+            reason = "it has not told the cluster of another boot" if ready(node) == "True" else "it is not Ready"
+        time.sleep(POLL_SECONDS)
+    raise DrainError(
+        f"{name} is not back: {reason}. It stays cordoned; way out: look at the machine, then the same command"
+    )
+
+
+def whole(api: Kube, name: str, accept: list[str], wanted: list[str], until: float) -> None:
+    """Wait until the cluster is whole and each of the Services has a ready endpoint.
+
+    Raises:
+        DrainError: not in time.
+    """
+    lacks = ["the API does not answer"]
+    while time.monotonic() < until:
+        try:
+            lacks = not_whole(api.get("/api/v1/nodes")["items"], workloads(api), accept)
+            found = services(api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"])
+            lacks += [f"Service {each} has no ready endpoint" for each in wanted if each in found and not found[each]]
+        except KubeError as error:
+            lacks = [str(error)]
+        if not lacks:
+            return
+        time.sleep(POLL_SECONDS)
+    raise DrainError(
+        f"the cluster is not whole again after the reboot of {name}: {'; '.join(lacks)}; nothing else is rebooted; "
+        "way out: mend "
+        "that, then the same command for the machines that are left"
+    )
+
+
+def main() -> None:
+    """Entry point of the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "kubeconfig": {"type": "path", "required": True},
+            "node": {"type": "str", "required": True},
+            "state": {"type": "str", "choices": ["planned", "drained", "returned", "whole"], "required": True},
+            "accept": {"type": "list", "elements": "str", "default": []},
+            "services": {"type": "list", "elements": "str", "default": []},
+            "timeout_seconds": {"type": "int", "default": 300},
+        },
+        supports_check_mode=True,
+    )
+    name, state, accept = module.params["node"], module.params["state"], module.params["accept"]
+    seconds = module.params["timeout_seconds"]
+    until = time.monotonic() + seconds
+    try:
+        api = Kube(module.params["kubeconfig"])
+        if state == "planned" or module.check_mode:
+            plan = planned(api, name, accept)
+            module.exit_json(changed=state != "planned", **plan)
+        if state == "drained":
+            module.exit_json(**drained(api, name, accept, seconds))
+        changed = False
+        if state == "returned":
+            booted(api, name, until)
+            changed = release(api, name)
+        whole(api, name, accept, module.params["services"], until)
+    except DrainError as error:
+        module.fail_json(msg=str(error))
+    except KubeError as error:
+        module.fail_json(msg=f"{name}: {error}; way out: the same command, it goes on from here")
+    module.exit_json(changed=changed)
+
+
+if __name__ == "__main__":
+    main()

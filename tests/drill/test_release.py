@@ -1,0 +1,271 @@
+"""A worker is let go by hand: it serves elsewhere within the promised time, and the old writer writes nothing after it.
+
+The worker is cut off from the control plane alone, as `tandem drill partition` does: it runs on, its clients reach
+it, and
+its path to the share is open. Clients write through its own node port all the time, also after the network has healed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.demo import NAMESPACE, gather_writers, kubectl_json, workers_of
+from lab.runtime import Lab
+from lab.story import ROOT, Story, project_environment
+from tandem.drill import oracle
+from tandem.drill.clients import command
+from tandem.drill.samples import Sample, from_line
+from tests.conftest import PROFILE, wait_until
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(3600)]
+
+APP, NODE_PORT = "ledger-hold", 30081
+CONTROL_PLANE, WORKERS, SERVER, SHARE = "cp1", ("w1", "w2"), "nfs1", "/srv/tandem"
+PROMISED_SECONDS = 20.0
+"""From the command to the first good answer of the successor."""
+HEALED_SECONDS = 45.0
+"""How long a healed worker is given to write: three times the share's lease, and every retry of TCP up to then."""
+MOMENTS = tuple(float(text) for text in os.environ.get("TANDEM_KILL_MOMENTS", "2,4,6,8,11").split(","))
+
+
+def playbook(name: str, node: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{name}.yml", "-e", f"node={node}"]
+    environment = project_environment({"ANSIBLE_NOCOLOR": "1", "TANDEM_PROFILE": PROFILE})
+    argv += arguments
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def ready(node: str) -> bool:
+    conditions = kubectl_json("get", "node", node)["status"]["conditions"]
+    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def on(lab: Lab, machine: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        lab.ssh_argv(machine, shlex.join(argv)), capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def reads_the_share(lab: Lab, machine: str) -> bool:
+    """Whether the server answers a look-up that no cache can; bounded, for the mount is hard."""
+    done = on(lab, machine, "timeout", "--signal=KILL", "5", "stat", f"{SHARE}/.nobody-has-this-{time.time_ns()}")
+    return "No such file" in done.stderr
+
+
+def volume_of(app: str) -> str:
+    """The app's folder on the share, as nodes see it."""
+    pods = kubectl_json("get", "pods", f"--namespace={NAMESPACE}", f"--selector=app.kubernetes.io/name={app}")["items"]
+    [claim] = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pods[0]["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    ]
+    name = kubectl_json("get", "pvc", claim, f"--namespace={NAMESPACE}")["spec"]["volumeName"]
+    return str(kubectl_json("get", "pv", name)["spec"]["hostPath"]["path"])
+
+
+def journal(lab: Lab, machine: str, folder: str, since: int) -> oracle.Journal:
+    done = on(lab, machine, "python3", "-c", oracle.READER, folder, str(since))
+    assert done.returncode == 0, done.stderr
+    return oracle.parse(done.stdout)
+
+
+class Clients:
+    """Writers' clients outside the cluster, at both workers' node ports; this machine's clock is theirs."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        targets = [
+            {"app": APP, "vantage": worker, "host": lab.address(worker), "port": NODE_PORT, "write": True}
+            for worker in WORKERS
+        ]
+        argv = command(targets, rate=5.0, kept_rate=2.0, timeout=0.5, seconds=3000.0, stdin=False)
+        self.path = folder / "samples.jsonl"
+        with self.path.open("w") as stream:
+            self.process = subprocess.Popen(lab.exec_argv(*argv), stdout=stream)
+
+    def samples(self) -> list[Sample]:
+        lines = self.path.read_text().splitlines()
+        parsed = [json.loads(line) for line in lines if line.endswith("}")]
+        return [from_line(line, 0.0) for line in parsed if "a" in line]
+
+    def good(self, since: float, via: str = "", old: str = "") -> list[Sample]:
+        """Acknowledged writes sent since a moment, through one worker, by another pod than `old`."""
+        return [
+            each
+            for each in self.samples()
+            if each.error is None and each.at >= since and each.client.startswith(via) and each.pod != old
+        ]
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    """The lab; whatever a test broke is healed, booted and readmitted afterwards."""
+    lab = Lab()
+    yield lab
+    lab.heal()
+    for machine in (SERVER, *WORKERS):
+        lab.power_on(machine)
+    for worker in WORKERS:
+        taints = kubectl_json("get", "node", worker)["spec"].get("taints", [])
+        if any(taint["key"] == "tandem-ha.io/released" for taint in taints):
+            reboot(lab, worker)
+            playbook("readmit-node", worker)
+
+
+def reboot(lab: Lab, node: str) -> None:
+    """A pulled plug and a boot; returns when the API has the new boot id and the node is Ready."""
+    before = kubectl_json("get", "node", node)["status"]["nodeInfo"]["bootID"]
+    lab.power_off(node)
+    lab.power_on(node)
+
+    def anew() -> bool:
+        return ready(node) and kubectl_json("get", "node", node)["status"]["nodeInfo"]["bootID"] != before
+
+    wait_until(anew, 240, f"{node} is Ready after its boot")
+
+
+def lose(lab: Lab, node: str) -> None:
+    lab.cut(node, [CONTROL_PLANE])
+    wait_until(lambda: not ready(node), 180, f"{node} is not Ready")
+
+
+def test_a_worker_that_was_only_cut_off_writes_nothing_after_its_release(
+    story: Story, deployed: Path, lab: Lab, tmp_path: Path
+) -> None:
+    gather_writers(story)
+    [node] = workers_of(APP)
+    [survivor] = set(WORKERS) - {node}
+    folder = volume_of(APP)
+    since = journal(lab, survivor, folder, -1).last
+    refused = playbook("release-node", node)
+    assert refused.returncode != 0
+    assert "a node that lives is not released unasked" in told(refused)
+    clients = Clients(lab, tmp_path)
+    try:
+        started = time.time()
+        wait_until(lambda: len({each.client for each in clients.good(started)}) == 6, 60, "all clients write")
+        old = str(clients.good(started)[-1].pod)
+        lose(lab, node)
+        cut_off = time.time()
+        wait_until(lambda: len(clients.good(cut_off, node)) > 10, 60, "the worker that was cut off writes on")
+
+        began = time.time()
+        done = playbook("release-node", node)
+        took = time.time() - began
+        assert done.returncode == 0, told(done)[-4000:]
+        assert f"{node} reads the share no more" in told(done), "asked from the client's side"
+        wait_until(lambda: bool(clients.good(began, survivor, old)), 60, "the successor answers")
+        first = min(each.end for each in clients.good(began, survivor, old))
+        print(f"release: command {took:.1f} s, first answer of the successor after {first - began:.1f} s")
+        again = playbook("release-node", node)
+        assert again.returncode == 0
+        assert "changed=0" in told(again).rpartition(f"{SERVER} :")[2], "a second run changes nothing"
+
+        healed = time.time()
+        lab.heal()
+        time.sleep(HEALED_SECONDS)
+        assert not clients.good(healed, old=str(clients.good(healed, survivor)[-1].pod)), "the old pod acknowledged"
+        assert not reads_the_share(lab, node)
+        assert reads_the_share(lab, survivor)
+        verified = playbook("verify", node)
+        assert verified.returncode != 0
+        assert f"NFS server to {node}" in told(verified)
+        back = playbook("readmit-node", node)
+        assert back.returncode != 0
+        assert "taken back after it has booted anew" in told(back)
+
+        lab.power_off(SERVER)
+        lab.power_on(SERVER)
+        wait_until(lambda: reads_the_share(lab, survivor), 120, "the share is back")
+        time.sleep(20)  # the grace time is over, so the server takes whom it takes
+        assert not reads_the_share(lab, node), "the refusal outlives a reboot of the NFS server"
+        assert "@refused" in on(lab, SERVER, "nft", "list", "table", "inet", "tandem_fence").stdout
+    finally:
+        clients.stop()
+    verdict = oracle.judge(journal(lab, survivor, folder, since), clients.samples())
+    print(f"writers: {verdict}")
+    assert (verdict.doubled, verdict.lost, verdict.doubtful) == (0, 0, ())
+    assert len(verdict.epochs) >= 2, "both writers wrote"
+    assert first - began < PROMISED_SECONDS
+
+    reboot(lab, node)
+    back = playbook("readmit-node", node)
+    assert back.returncode == 0, told(back)[-4000:]
+    assert reads_the_share(lab, node)
+    assert "taints" not in kubectl_json("get", "node", node)["spec"]
+    once_more = playbook("readmit-node", node)
+    assert once_more.returncode == 0
+    assert "was not released" in told(once_more)
+    assert not re.search(r"changed=[1-9]", told(once_more))
+    assert playbook("verify", node).returncode == 0
+
+
+def test_after_a_power_loss(story: Story, deployed: Path, lab: Lab, tmp_path: Path) -> None:
+    gather_writers(story)
+    [node] = workers_of(APP)
+    [survivor] = set(WORKERS) - {node}
+    lab.power_off(node)
+    wait_until(lambda: not ready(node), 180, f"{node} is not Ready")
+    clients = Clients(lab, tmp_path)
+    try:
+        began = time.time()
+        done = playbook("release-node", node)
+        assert done.returncode == 0, told(done)[-4000:]
+        wait_until(lambda: bool(clients.good(began, survivor)), 60, "the successor answers")
+        first = min(each.end for each in clients.good(began, survivor))
+    finally:
+        clients.stop()
+    print(f"release after a power loss: first answer after {first - began:.1f} s")
+    assert first - began < PROMISED_SECONDS
+    lab.power_on(node)
+    wait_until(lambda: ready(node), 240, f"{node} is Ready")
+    assert not reads_the_share(lab, node), "it boots, and gets no share before somebody takes it back"
+    assert playbook("readmit-node", node).returncode == 0
+    assert reads_the_share(lab, node)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_killed_at_any_moment_and_run_again(moment: float, story: Story, deployed: Path, lab: Lab) -> None:
+    gather_writers(story)
+    [node] = workers_of(APP)
+    [survivor] = set(WORKERS) - {node}
+    folder = volume_of(APP)
+    since = journal(lab, survivor, folder, -1).last
+    lose(lab, node)
+    for name in ("release-node", "readmit-node"):
+        if name == "readmit-node":
+            lab.heal()
+            reboot(lab, node)
+        argv = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{name}.yml", "-e", f"node={node}"]
+        with subprocess.Popen(argv, cwd=ROOT, env=project_environment(), stdout=subprocess.DEVNULL) as first:
+            try:
+                first.wait(timeout=moment)
+            except subprocess.TimeoutExpired:
+                first.send_signal(signal.SIGKILL)
+        done = playbook(name, node)
+        assert done.returncode == 0, told(done)[-4000:]
+        if name == "release-node":
+            assert workers_of(APP) == {survivor}
+            assert not reads_the_share(lab, node)
+    assert reads_the_share(lab, node)
+    verdict = oracle.judge(journal(lab, survivor, folder, since), [])
+    assert (verdict.doubled, verdict.doubtful) == (0, ())

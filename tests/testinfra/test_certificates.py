@@ -1,0 +1,147 @@
+"""Certificates near their end are seen, and renewed without a restarted pod; a renewal that is killed resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from cryptography import x509
+
+from plugins.module_utils.tandem_kube import Kube
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS = 1200
+RENEW = {"tandem_renew_certificates": True}
+SYSTEM = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "1")))
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
+
+
+def command(name: str, profile: str, **variables: Any) -> list[str]:
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    return [program, f"playbooks/{name}.yml", "--extra-vars", json.dumps({"tandem_profile": profile, **variables})]
+
+
+def run(name: str, profile: str, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """Run a playbook; its exit status and what it said, in one line."""
+    done = subprocess.run(
+        [*command(name, profile, **variables), *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def serving(kubeconfig: Path) -> int:
+    """Serial number of the certificate that the API server shows to the outside."""
+    cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
+    address = urlsplit(cluster["server"])
+    pem = ssl.get_server_certificate((str(address.hostname), address.port or 443))
+    return x509.load_pem_x509_certificate(pem.encode()).serial_number
+
+
+def others(kube: Kube) -> dict[str, tuple[str, int]]:
+    """UID and restarts of every pod but those of the control plane."""
+    return {
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": (
+            pod["metadata"]["uid"],
+            sum(status["restartCount"] for status in pod["status"].get("containerStatuses", [])),
+        )
+        for pod in kube.get("/api/v1/pods")["items"]
+        if pod["metadata"].get("labels", {}).get("component") not in SYSTEM
+        and pod["metadata"].get("labels", {}).get("app.kubernetes.io/name") != "local-path-provisioner"
+    }
+
+
+def dates(machine: Callable[[str], Any], name: str) -> dict[str, str]:
+    """End of every certificate below /etc/kubernetes but the authorities, on one machine."""
+    script = (
+        "for f in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt; do "
+        "case $f in *ca.crt) continue;; esac; echo $f $(openssl x509 -noout -serial -in $f); done; "
+        "for f in /etc/kubernetes/*.conf; do grep -q client-certificate-data $f || continue; "
+        "echo $f $(sed -n 's/.*client-certificate-data: //p' $f | base64 -d | openssl x509 -noout -serial); done"
+    )
+    return dict(line.split(" ", 1) for line in machine(name).check_output(script).splitlines())
+
+
+def test_an_end_that_comes_near_is_told_and_then_fails(
+    profile: str, control_plane: list[str], workers: list[str]
+) -> None:
+    status, told = run("verify", profile, tandem_certificate_warn_days=400)
+    assert status == 0, told[-3000:]
+    assert f"{control_plane[0]}: certificate /etc/kubernetes/pki/apiserver.crt ends in" in told
+    assert f"{control_plane[0]}: certificate /etc/kubernetes/scheduler.conf ends in" in told
+    status, told = run("verify", profile, tandem_certificate_fail_days=400)
+    assert status != 0
+    for host, path in (
+        (control_plane[0], "/etc/kubernetes/admin.conf"),
+        (control_plane[0], "/etc/kubernetes/pki/etcd/peer.crt"),
+        (workers[0], "/var/lib/kubelet/pki/kubelet-client-current.pem"),
+    ):
+        assert f"{host}: certificate {path}: wanted 'valid for 400 days'" in told
+
+
+def test_all_are_renewed_and_no_pod_is_restarted(
+    kube: Kube, machine: Callable[[str], Any], profile: str, control_plane: list[str], kubeconfig_folder: Path
+) -> None:
+    kubeconfig = kubeconfig_folder / "admin.conf"
+    before, shown, pods, own = (
+        dates(machine, control_plane[0]),
+        serving(kubeconfig),
+        others(kube),
+        kubeconfig.read_text(),
+    )
+    status, told = run("certs", profile, "--check", **RENEW)
+    assert status == 0, told[-3000:]
+    assert "restarted one by one: etcd, kube-apiserver, kube-controller-manager, kube-scheduler" in told
+    assert dates(machine, control_plane[0]) == before
+    status, told = run("certs", profile, **RENEW)
+    assert status == 0, told[-3000:]
+    after = dates(machine, control_plane[0])
+    assert set(after) == set(before)
+    assert len(after) >= 11
+    assert [path for path in before if after[path] == before[path]] == [], "not renewed"
+    assert serving(kubeconfig) != shown
+    assert kubeconfig.read_text() != own
+    assert Kube(str(kubeconfig)).get("/version")
+    assert others(kube) == pods
+    status, told = run("certs", profile)
+    assert status == 0
+    assert "nothing to do" in told
+    for host in control_plane:
+        assert "changed=0" in told.rpartition(f"{host} :")[2]
+    status, told = run("verify", profile)
+    assert status == 0, told[-3000:]
+    assert "may use the one of before" not in told
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_killed_at_a_random_moment_and_run_again(seed: int, profile: str) -> None:
+    moment = random.Random(seed).uniform(15, 75)
+    first = subprocess.Popen(command("certs", profile, **RENEW), cwd=ROOT, stdout=subprocess.DEVNULL)
+    try:
+        first.wait(timeout=moment)
+    except subprocess.TimeoutExpired:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    status, told = run("certs", profile)
+    assert status == 0, told[-3000:]
+    status, told = run("verify", profile)
+    assert status == 0, told[-3000:]
+    assert "may use the one of before" not in told, "no program runs with a certificate of before"
