@@ -6,7 +6,7 @@ from infra.components._app import App, AppArgs
 from infra.components._controller import RightsArgs
 from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
 from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
-from infra.components.auditor import Auditor, AuditorArgs
+from infra.components.auditor import Auditor, AuditorArgs, ShardedAuditor, ShardedAuditorArgs
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
 from infra.components.monitoring import Monitoring, MonitoringArgs
@@ -45,6 +45,8 @@ __all__ = [
     "PriorityClassesArgs",
     "RightsArgs",
     "ShardArgs",
+    "ShardedAuditor",
+    "ShardedAuditorArgs",
     "ShardedController",
     "ShardedControllerArgs",
     "SharedStorage",
