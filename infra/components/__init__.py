@@ -7,6 +7,7 @@ from infra.components._controller import RightsArgs
 from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
 from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
 from infra.components.auditor import Auditor, AuditorArgs, ShardedAuditor, ShardedAuditorArgs
+from infra.components.data_guard import DataGuard
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
 from infra.components.monitoring import Monitoring, MonitoringArgs
@@ -28,6 +29,7 @@ __all__ = [
     "Auditor",
     "AuditorArgs",
     "AutoscalingArgs",
+    "DataGuard",
     "ElectedController",
     "ElectedControllerArgs",
     "HelperArgs",
