@@ -7,9 +7,10 @@ import pulumi
 from infra.apps import deploy_apps
 from infra.capacity import warn_of_shortage
 from infra.cluster import connect, refuse_other_profile
-from infra.components import AdmissionPolicy, DataGuard, LonghornSettings, Monitoring
+from infra.components import AdmissionPolicy, DataGuard, LonghornSettings, Monitoring, NetworkPolicies
 from infra.components.admission_policy import admission_args
 from infra.ground import lay_ground
+from infra.network import enforcer_of
 from infra.settings import load_settings
 
 
@@ -18,6 +19,7 @@ def main() -> None:
     settings = load_settings()
     refuse_other_profile(settings)
     warn_of_shortage(settings)
+    enforcer = enforcer_of(settings)
 
     on_cluster = pulumi.ResourceOptions(provider=connect(settings))
 
@@ -31,6 +33,9 @@ def main() -> None:
         Monitoring("monitoring", settings.monitoring, namespace=settings.namespace, apps=watched, opts=on_cluster)
     if settings.longhorn:
         LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
+    if settings.network_policies and enforcer:
+        policies = settings.network_policies
+        NetworkPolicies("network-policies", policies, settings.namespace, apps, after([*ground.workspaces]))
     if settings.admission != "off":
         args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
         AdmissionPolicy("admission", args, after([*ground.workspaces]))

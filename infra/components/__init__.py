@@ -11,6 +11,7 @@ from infra.components.data_guard import DataGuard
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
 from infra.components.monitoring import Monitoring, MonitoringArgs
+from infra.components.network_policies import NetworkPolicies, NetworkPoliciesArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
 from infra.components.priority_classes import PriorityClassArgs, PriorityClasses, PriorityClassesArgs
 from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
@@ -39,6 +40,8 @@ __all__ = [
     "Monitoring",
     "MonitoringArgs",
     "MountArgs",
+    "NetworkPolicies",
+    "NetworkPoliciesArgs",
     "NodeAgent",
     "NodeAgentArgs",
     "PortArgs",
