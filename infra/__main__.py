@@ -28,9 +28,8 @@ def main() -> None:
 
     ground = lay_ground(settings, on_cluster)
     apps = deploy_apps(settings.apps, after=ground.resources, opts=on_cluster)
-    if settings.monitoring and settings.monitoring.scrape == "operator":
-        watched = list(apps.values())
-        Monitoring("monitoring", settings.monitoring, namespace=settings.namespace, apps=watched, opts=on_cluster)
+    if settings.monitoring:
+        Monitoring("monitoring", settings.monitoring, settings.namespace, apps, on_cluster)
     if settings.longhorn:
         LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
     if settings.network_policies and enforcer:
