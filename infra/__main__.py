@@ -7,15 +7,10 @@ import pulumi
 from infra.apps import deploy_apps
 from infra.capacity import warn_of_shortage
 from infra.cluster import connect, refuse_other_profile
-from infra.components import (
-    AdmissionPolicy,
-    LonghornSettings,
-    Monitoring,
-    PriorityClasses,
-    SharedStorage,
-    Workspace,
-)
+from infra.components import AdmissionPolicy, DataGuard, LonghornSettings, Monitoring, NetworkPolicies
 from infra.components.admission_policy import admission_args
+from infra.ground import lay_ground
+from infra.network import enforcer_of
 from infra.settings import load_settings
 
 
@@ -24,29 +19,32 @@ def main() -> None:
     settings = load_settings()
     refuse_other_profile(settings)
     warn_of_shortage(settings)
+    enforcer = enforcer_of(settings)
 
     on_cluster = pulumi.ResourceOptions(provider=connect(settings))
-    storage = SharedStorage("shared-storage", settings.storage, on_cluster)
-    workspace = Workspace("workspace", settings.workspace(settings.namespace), on_cluster)
-    others = [Workspace(f"namespace-{name}", settings.workspace(name), on_cluster) for name in settings.namespaces]
-    needed: list[pulumi.Resource] = [storage, workspace, *others]
-    if settings.priority_classes.classes:
-        needed.append(PriorityClasses("priority-classes", settings.priority_classes, on_cluster))
-    apps = deploy_apps(settings.apps, after=needed, opts=on_cluster)
-    if settings.monitoring and settings.monitoring.scrape == "operator":
-        watched = list(apps.values())
-        Monitoring("monitoring", settings.monitoring, namespace=settings.namespace, apps=watched, opts=on_cluster)
+
+    def after(resources: list[pulumi.Resource]) -> pulumi.ResourceOptions:
+        return pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=resources))
+
+    ground = lay_ground(settings, on_cluster)
+    apps = deploy_apps(settings.apps, after=ground.resources, opts=on_cluster)
+    if settings.monitoring:
+        Monitoring("monitoring", settings.monitoring, settings.namespace, apps, on_cluster)
     if settings.longhorn:
         LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
-
+    if settings.network_policies and enforcer:
+        policies = settings.network_policies
+        NetworkPolicies("network-policies", policies, settings.namespace, apps, after([*ground.workspaces]))
     if settings.admission != "off":
         args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
-        after = pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=[workspace, *others]))
-        AdmissionPolicy("admission", args, after)
+        AdmissionPolicy("admission", args, after([*ground.workspaces]))
+    if settings.protect:
+        everything = [*ground.resources, *apps.values()]
+        DataGuard("data-guard", namespace=settings.namespace, apps=apps.values(), opts=after(everything))
 
     pulumi.export("profile", settings.profile.name)
-    pulumi.export("namespace", workspace.namespace)
-    pulumi.export("storage_class", storage.class_name)
+    pulumi.export("namespace", ground.namespace)
+    pulumi.export("storage_class", ground.storage_class)
     pulumi.export("apps", {name: app.summary() for name, app in apps.items()})
 
 

@@ -18,6 +18,8 @@ from infra.components import (
     ElectedControllerArgs,
     NodeAgent,
     NodeAgentArgs,
+    ShardedAuditor,
+    ShardedAuditorArgs,
     ShardedController,
     ShardedControllerArgs,
     SingleWriterApp,
@@ -49,6 +51,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType(
         ShardedController.kind: Kind(ShardedControllerArgs, ShardedController),
         SoloController.kind: Kind(SoloControllerArgs, SoloController),
         Auditor.kind: Kind(AuditorArgs, Auditor),
+        ShardedAuditor.kind: Kind(ShardedAuditorArgs, ShardedAuditor),
     }
 )
 

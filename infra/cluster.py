@@ -116,6 +116,29 @@ def read_smallest_worker(context: str | None) -> Mapping[str, str]:
     return min(rooms, key=lambda room: quantity(room.get("memory", "0")))
 
 
+def read_daemon_sets(context: str | None) -> list[dict[str, Any]]:
+    """Name, pods that are ready and all arguments of every DaemonSet of the cluster.
+
+    Raises:
+        ClusterError: they could not be read.
+    """
+    found = _wait(
+        _ask(context, "the list of DaemonSets", lambda api: client.AppsV1Api(api).list_daemon_set_for_all_namespaces())
+    )
+    return [
+        {
+            "name": each.metadata.name,
+            "ready": each.status.number_ready or 0,
+            "arguments": [
+                word
+                for container in each.spec.template.spec.containers
+                for word in (*(container.command or ()), *(container.args or ()))
+            ],
+        }
+        for each in found.items
+    ]
+
+
 def _wait(answer: Coroutine[Any, Any, _T]) -> _T:
     # The program runs inside Pulumi's event loop, in which a synchronous caller cannot wait: another thread and loop.
     with ThreadPoolExecutor(1) as executor:

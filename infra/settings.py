@@ -16,6 +16,7 @@ from infra.components import (
     AppArgs,
     LonghornSettingsArgs,
     MonitoringArgs,
+    NetworkPoliciesArgs,
     PriorityClassArgs,
     PriorityClassesArgs,
     SharedStorageArgs,
@@ -58,6 +59,7 @@ class Settings:
         storage_classes: further classes on the shared file system, by name.
         monitoring: monitors and alerts for Prometheus; none when None.
         longhorn: settings of a Longhorn that the site runs; left alone when None.
+        network_policies: who may reach the stack's pods, where the network enforces it; anybody when None.
         render_directory: write YAML files there for kubectl or a GitOps tool, instead of talking to a cluster.
         apps: by name.
     """
@@ -79,6 +81,7 @@ class Settings:
     storage_classes: Mapping[str, StorageClassArgs]
     monitoring: MonitoringArgs | None
     longhorn: LonghornSettingsArgs | None
+    network_policies: NetworkPoliciesArgs | None
     render_directory: str | None
     apps: Mapping[str, AppArgs]
 
@@ -120,6 +123,7 @@ class StackFile(BaseModel):
     storage_classes: dict[str, StorageClassArgs] = {}
     monitoring: MonitoringArgs | None = None
     longhorn: LonghornSettingsArgs | None = None
+    network_policies: NetworkPoliciesArgs | None = None
     render_directory: str | None = None
     apps: dict[str, dict[str, Any]]
 
@@ -178,6 +182,7 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         storage_classes=file.storage_classes,
         monitoring=file.monitoring,
         longhorn=file.longhorn,
+        network_policies=file.network_policies,
         render_directory=file.render_directory,
         apps=_apps(file, refuse),
     )

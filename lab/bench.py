@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lab.benches import controllers, election, outage, same_node
+from lab.benches import controllers, election, outage, pulumi_scale, same_node
 from lab.benches.api_server import SweepError
 from lab.demo import KUBECONFIG, VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
@@ -273,11 +273,20 @@ def beside_figures(
     return summarise(name, found[main_figure][ours], peers=peers)
 
 
+def bench_pulumi_scale(_: Story) -> Result:
+    """`pulumi up` of a stack of many workloads where nothing changes, and previews; time, memory, what dominates."""
+    found = pulumi_scale.pulumi_scale()
+    largest = max(size for size, _ in found.uses)
+    result = summarise("pulumi-scale", [found.uses[largest, "up, no change"].seconds], peers={"start": found.start})
+    return replace(result, note=pulumi_scale.NOTE, table=pulumi_scale.rows(found))
+
+
 BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "lab-build": bench_lab_build,
     "lab-up": bench_lab_up,
     "site": bench_site,
     "pulumi-up": bench_pulumi,
+    "pulumi-scale": bench_pulumi_scale,
     "handover-kill": lambda _: beside_peers("handover-kill", election.handover_kill()),
     "handover-release": lambda _: beside_peers("handover-release", election.handover_release()),
     "reconcile-10k": reconcile_10k,

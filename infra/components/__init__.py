@@ -6,10 +6,12 @@ from infra.components._app import App, AppArgs
 from infra.components._controller import RightsArgs
 from infra.components._parts import AutoscalingArgs, HelperArgs, IngressArgs, MountArgs, PortArgs
 from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyArgs
-from infra.components.auditor import Auditor, AuditorArgs
+from infra.components.auditor import Auditor, AuditorArgs, ShardedAuditor, ShardedAuditorArgs
+from infra.components.data_guard import DataGuard
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
 from infra.components.monitoring import Monitoring, MonitoringArgs
+from infra.components.network_policies import NetworkPolicies, NetworkPoliciesArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
 from infra.components.priority_classes import PriorityClassArgs, PriorityClasses, PriorityClassesArgs
 from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
@@ -28,6 +30,7 @@ __all__ = [
     "Auditor",
     "AuditorArgs",
     "AutoscalingArgs",
+    "DataGuard",
     "ElectedController",
     "ElectedControllerArgs",
     "HelperArgs",
@@ -37,6 +40,8 @@ __all__ = [
     "Monitoring",
     "MonitoringArgs",
     "MountArgs",
+    "NetworkPolicies",
+    "NetworkPoliciesArgs",
     "NodeAgent",
     "NodeAgentArgs",
     "PortArgs",
@@ -45,6 +50,8 @@ __all__ = [
     "PriorityClassesArgs",
     "RightsArgs",
     "ShardArgs",
+    "ShardedAuditor",
+    "ShardedAuditorArgs",
     "ShardedController",
     "ShardedControllerArgs",
     "SharedStorage",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 import pulumi
-from pulumi_kubernetes.core.v1 import Service, ServicePortArgs, ServiceSpecArgs
+from pulumi_kubernetes.core.v1 import PersistentVolumeClaim, Service, ServicePortArgs, ServiceSpecArgs
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.networking.v1 import Ingress
 
@@ -188,6 +188,9 @@ class App(pulumi.ComponentResource):
     """False for an app that is made of others."""
 
     service: Service | None = None
+
+    claim: PersistentVolumeClaim | None = None
+    """The claim that the app made, of its name; those of others are not its to keep."""
 
     def __init__(self, name: str, args: AppArgs, *, workload: str | None, opts: pulumi.ResourceOptions | None) -> None:
         check_name(name)

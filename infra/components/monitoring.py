@@ -1,20 +1,24 @@
-"""What to watch on two workers, for Prometheus: who is scraped, and when somebody is woken."""
+"""What to watch on two workers: who is scraped by Prometheus, when somebody is woken, and what Grafana shows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pulumi
 from pulumi_kubernetes.apiextensions import CustomResource
+from pulumi_kubernetes.core.v1 import ConfigMap
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.components._app import App
+from infra.components._dashboard import dashboard
 from infra.components._names import MANAGED_BY, NAME
 from infra.components._parts import Part, check_path, check_range
 
 API_VERSION = "monitoring.coreos.com/v1"
+DASHBOARD = "tandem-dashboard"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,8 @@ class MonitoringArgs(Part):
         share_full_percent: used space that wakes somebody.
         certificate_days: left on a certificate that wakes somebody. kubeadm's are of a year; kubelet renews its own
             in time, so that one this near its end was not renewed.
+        dashboard_labels: by which Grafana's sidecar knows a ConfigMap with a dashboard; no dashboard when empty. The
+            sidecar must look into the stack's namespace (`searchNamespace: ALL` in the kube-prometheus-stack chart).
         changes_of_leader: within a quarter of an hour that wake somebody; one is a failover, two a rolling update.
     """
 
@@ -41,6 +47,7 @@ class MonitoringArgs(Part):
     share_full_percent: int = 85
     certificate_days: int = 21
     changes_of_leader: int = 3
+    dashboard_labels: Mapping[str, str] = field(default_factory=lambda: {"grafana_dashboard": "1"})
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
@@ -138,24 +145,33 @@ def _alert(name: str, expr: str, wait: str, severity: str, summary: str, descrip
 
 
 class Monitoring(pulumi.ComponentResource):
-    """Monitors of the stack's apps and the alerts, for the Prometheus operator."""
+    """Monitors of the stack's apps and the alerts, for the Prometheus operator; and a dashboard for Grafana."""
 
     def __init__(
         self,
         name: str,
         args: MonitoringArgs,
-        *,
         namespace: str,
-        apps: Sequence[App],
+        apps: Mapping[str, App],
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("tandem:components:Monitoring", name, None, opts)
         self._args, self._namespace = args, namespace
-        for app in apps:
-            if path := app.args.metrics_path:
-                for target in app.scraped:
-                    self._monitor(app, target, path)
-        self._make("PrometheusRule", "tandem", {"groups": [{"name": "tandem", "rules": alert_rules(args)}]})
+        if args.scrape == "operator":
+            for app in apps.values():
+                if path := app.args.metrics_path:
+                    for target in app.scraped:
+                        self._monitor(app, target, path)
+            self._make("PrometheusRule", "tandem", {"groups": [{"name": "tandem", "rules": alert_rules(args)}]})
+        if args.dashboard_labels:
+            ConfigMap(
+                DASHBOARD,
+                metadata=ObjectMetaArgs(
+                    name=DASHBOARD, namespace=namespace, labels={MANAGED_BY: "pulumi", **args.dashboard_labels}
+                ),
+                data={"tandem.json": json.dumps(dashboard(args.share_path), indent=1)},
+                opts=pulumi.ResourceOptions(parent=self),
+            )
         self.register_outputs({})
 
     def _monitor(self, app: App, target: str, path: str) -> None:

@@ -80,7 +80,6 @@ class SingleWriterApp(App):
         annotations: dict[str, str] = {WHEN_UNREACHABLE: args.when_unreachable}
         if args.when_unreachable == "replace":
             annotations[FINDING] = TWO_WRITERS
-        self.claim = None
         if args.existing_claim is None:
             self.claim = volume_claim(self, args, ACCESS_MODE[args.when_unreachable])
         claim_name = args.existing_claim or name

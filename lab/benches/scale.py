@@ -3,6 +3,7 @@
 The published figures are of the defaults. Smaller ones, from the environment, show that a benchmark works:
 
     TANDEM_BENCH_RUNS=4 TANDEM_BENCH_OBJECTS=200 TANDEM_BENCH_SECONDS=20 TANDEM_BENCH_PEERS=kubert make bench BENCH=...
+    TANDEM_BENCH_WORKLOADS=10 make bench BENCH=pulumi-scale
 """
 
 from __future__ import annotations

@@ -18,6 +18,12 @@ def raw_config(stack: str) -> dict[str, str]:
     return {key: as_text(value) for key, value in config.items()}
 
 
+def apps_of(stack: str) -> dict[str, Any]:
+    """The apps of a committed stack file, by name."""
+    apps: dict[str, Any] = json.loads(raw_config(stack)["tandem:apps"])
+    return apps
+
+
 def as_text(value: Any) -> str:
     """A value as Pulumi's configuration map holds it."""
     if isinstance(value, dict | list | bool):

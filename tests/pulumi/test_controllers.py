@@ -10,6 +10,8 @@ import pytest
 from infra.components import (
     RightsArgs,
     ShardArgs,
+    ShardedAuditor,
+    ShardedAuditorArgs,
     ShardedController,
     ShardedControllerArgs,
     SoloController,
@@ -18,6 +20,7 @@ from infra.components import (
 from infra.errors import ArgsError, SettingsError
 from infra.settings import parse_settings
 from tandem import checklist
+from tandem.controllers.auditor.rights import cluster_rules
 from tandem.runtime.settings import RunSettings
 from tests.pulumi.registered import PROFILE, Registered, Resource, register
 
@@ -152,6 +155,46 @@ def test_sharded_refuses(shards: list[dict[str, Any]], more: dict[str, Any], fie
     assert rule in caught.value.rule
 
 
+def sharded_auditor(**more: Any) -> Registered:
+    args = ShardedAuditorArgs(**{**COMMON, "shards": [ShardArgs(**each) for each in TEAMS], **more})
+    return register(lambda: ShardedAuditor("auditor", args))
+
+
+def granted(rules: list[dict[str, Any]]) -> set[tuple[str, str, str, tuple[str, ...]]]:
+    """Each rule taken apart: group, resource, verb, names."""
+    return {
+        (group, resource, verb, tuple(each.get("resourceNames") or ()))
+        for each in rules
+        for group in each["apiGroups"]
+        for resource in each["resources"]
+        for verb in each["verbs"]
+    }
+
+
+def test_the_auditor_in_shards_has_its_rights_where_its_shard_is() -> None:
+    registered = sharded_auditor(environment="lab")
+    assert registered.one("CustomResourceDefinition").inputs["metadata"]["name"].startswith("highavailabilityreports.")
+    for name, namespaces in (("a", ("team-a",)), ("b", ("team-b", "team-c"))):
+        deployment = registered.one("Deployment", f"auditor-{name}")
+        assert deployment.container["command"][-1] == "tandem.controllers.auditor"
+        assert environment(deployment)["TANDEM_ENVIRONMENT"] == "lab"
+        assert RunSettings.from_environ(environment(deployment)).scope.namespaces == namespaces
+        everywhere = granted(registered.one("ClusterRole", f"auditor-{name}").inputs["rules"])
+        assert {(resource, names) for _, resource, _, names in everywhere} == {
+            ("nodes", ()),
+            ("configmaps", ("recovery-profile",)),
+        }
+        for namespace in namespaces:
+            here = granted(registered.one("Role", f"auditor-{name}-in-{namespace}").inputs["rules"])
+            assert here | everywhere == granted(cluster_rules()), "what the whole auditor may do, and no more"
+            assert not here & everywhere
+
+
+def test_the_auditor_s_shards_are_of_namespaces() -> None:
+    with pytest.raises(ArgsError, match="both write"):
+        ShardedAuditorArgs(**{**COMMON, "shards": [ShardArgs(**each) for each in COLOURS]})
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [
@@ -171,7 +214,9 @@ def test_shard_refuses(given: dict[str, Any], field: str) -> None:
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize("made", [solo, lambda: sharded(TEAMS, scope_rights=RIGHTS), lambda: sharded(COLOURS)])
+@pytest.mark.parametrize(
+    "made", [solo, lambda: sharded(TEAMS, scope_rights=RIGHTS), lambda: sharded(COLOURS), sharded_auditor]
+)
 def test_all_pass_the_checklist(made: Any) -> None:
     objects = [each.inputs for each in made().resources if each.type.startswith("kubernetes:")]
     assert {each["kind"] for each in objects} >= {"Deployment", "Lease", "Role"}

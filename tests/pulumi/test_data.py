@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pulumi
 import pytest
 
+from infra import __main__ as program
 from infra.components import SharedStorage, SingleWriterAppArgs
 from infra.components._claim import protection
+from infra.components.data_guard import CLAIMS, GUARD
 from infra.errors import ArgsError, SettingsError
 from infra.settings import parse_settings
 from tandem import checklist
@@ -71,6 +74,32 @@ def test_prod_protects_what_holds_data_and_the_others_do_not() -> None:
     options = protection(protect=True)
     assert (options.protect, options.retain_on_delete) == (True, True)
     assert protection(protect=False).protect is None
+
+
+def guards(stack: str, **changes: Any) -> list[dict[str, Any]]:
+    raw = raw_config(stack) | {"tandem:cluster_check": "skip"}
+    pulumi.runtime.set_all_config(raw | {f"tandem:{key}": json.dumps(value) for key, value in changes.items()})
+    try:
+        registered = register(program.main, stack)
+    finally:
+        pulumi.runtime.set_all_config({})
+    return [each.inputs for each in registered.of("ConfigMap") if each.name == GUARD]
+
+
+def test_a_guard_stands_before_the_claims_that_a_protected_stack_makes() -> None:
+    image = {"image": "app:1"}
+    others = {"kind": "single-writer", "existing_claim": "data-db-0", "existing_claim_exclusive": True}
+    apps = {
+        "web": {"kind": "spread"} | image,
+        "ledger": {"kind": "single-writer"} | image,
+        "db": {"kind": "stateful", "reason": "it must be one"} | image,
+        "moved": others | image,
+    }
+    (guard,) = guards("prod", apps=apps)
+    assert guard["metadata"]["annotations"][CLAIMS] == "db,ledger", "not the claim that somebody else keeps"
+    assert "data" not in guard, "a ConfigMap whose data changes is replaced, and a protected one cannot be"
+    assert not guards("prod", apps={"web": apps["web"]})
+    assert not guards("staging")
 
 
 def test_protection_of_what_deletes_its_data_is_refused() -> None:

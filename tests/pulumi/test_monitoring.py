@@ -15,9 +15,11 @@ import yaml
 
 from infra import __main__ as program
 from infra.components import LonghornSettings, LonghornSettingsArgs, MonitoringArgs
+from infra.components._dashboard import dashboard
 from infra.components.monitoring import alert_rules
 from infra.errors import SettingsError
 from infra.settings import parse_settings
+from tandem.controllers.auditor.controller import Auditor
 from tandem.runtime.metrics import Metrics
 from tests.pulumi.registered import Registered, register
 from tests.pulumi.stack_files import raw_config
@@ -80,13 +82,100 @@ def test_nothing_of_it_unless_asked_for() -> None:
     assert pod_annotations(registered, "web") == {}
 
 
-def test_the_alerts_ask_for_metrics_that_our_programs_have() -> None:
-    """A name that nobody exports makes an alert that never fires."""
-    ours = {family.name for family in Metrics().registry.collect()} | {"tandem_audit_survives_worker_loss"}
-    said = " ".join(rule["expr"] for rule in alert_rules(MonitoringArgs()))
-    asked = set(re.findall(r"\b(?:tandem|leader)_\w+", said))
-    assert asked <= ours
-    assert len(asked) == 3
+OTHERS = {
+    # node-exporter, collectors filesystem and uname
+    "node_filesystem_avail_bytes": {"mountpoint", "fstype"},
+    "node_filesystem_size_bytes": {"mountpoint", "fstype"},
+    "node_uname_info": {"nodename"},
+    # kubelet, pkg/kubelet/certificate
+    "kubelet_certificate_manager_client_ttl_seconds": set(),
+    # the API server, its authentication of clients by certificate
+    "apiserver_client_certificate_expiration_seconds_bucket": {"le"},
+    "apiserver_client_certificate_expiration_seconds_count": set(),
+}
+"""Metrics of other programs, each with its labels."""
+
+SCRAPED = {"namespace", "pod", "container", "instance", "job"}
+"""Labels that Prometheus adds to what it scrapes."""
+
+
+def ours() -> dict[str, set[str]]:
+    """Every series that a controller and the auditor export, as Prometheus stores it, with its labels."""
+    metrics = Metrics()
+    Auditor("prod", metrics.registry)
+    collectors = metrics.registry._names_to_collectors
+    found: dict[str, set[str]] = {}
+    for family in metrics.registry.collect():
+        labels = set(collectors[family.name]._labelnames)  # type: ignore[attr-defined]
+        endings = {"counter": ("_total",), "histogram": ("_bucket", "_count", "_sum")}.get(family.type, ("",))
+        for ending in endings:
+            found[family.name + ending] = labels | ({"le"} if ending == "_bucket" else set())
+    return found
+
+
+GROUPING = re.compile(r"\b(by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+MATCHERS = re.compile(r"\{([^}]*)\}")
+WORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
+
+
+def asked(expr: str) -> tuple[set[str], set[str]]:
+    """The metrics that an expression names, and the labels that it matches or groups by."""
+    plain = re.sub(r'"(?:[^"\\]|\\.)*"', '""', expr)
+    labels = {name.strip() for _, names in GROUPING.findall(plain) for name in names.split(",") if name.strip()}
+    labels |= {name for inner in MATCHERS.findall(plain) for name in re.findall(r"(\w+)\s*[=!]", inner)}
+    bare = re.sub(r"\[[^\]]*\]", "", MATCHERS.sub("", GROUPING.sub("", plain)))
+    return set(re.findall(r"(?<![\w.])[a-zA-Z_:][\w:]*\b(?!\s*\()", bare)) - WORDS, labels
+
+
+def expressions() -> dict[str, str]:
+    """Every alert and every query of the dashboard, by where it stands."""
+    found = {rule["alert"]: rule["expr"] for rule in alert_rules(MonitoringArgs())}
+    for panel in dashboard("/srv/tandem")["panels"]:
+        for target in panel.get("targets", []):
+            found[f"{panel['title']} {target['refId']}"] = target["expr"]
+    return found
+
+
+@pytest.mark.parametrize("where", sorted(expressions()))
+def test_every_metric_and_label_exists(where: str) -> None:
+    """A name that nobody exports makes an alert that never fires and a panel that stays empty."""
+    known = ours() | OTHERS
+    metrics, labels = asked(expressions()[where])
+    assert metrics
+    assert metrics <= set(known)
+    assert labels <= SCRAPED.union(*(known[each] for each in metrics))
+
+
+def test_the_reader_of_expressions_sees_names_that_do_not_exist() -> None:
+    expr = 'sum by (team) (rate(made_up_total{kind="a{b}"}[5m])) > 1e3 unless on (instance) up{job!="x"} * 2'
+    assert asked(expr) == ({"made_up_total", "up"}, {"team", "kind", "instance", "job"})
+
+
+def test_the_dashboard_is_one_that_grafana_can_lay_out() -> None:
+    made = dashboard("/mnt/share")
+    panels = made["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24
+        cells = {(x, y) for x in range(place["x"], place["x"] + place["w"])
+                 for y in range(place["y"], place["y"] + place["h"])}  # fmt: skip
+        assert not cells & taken, panel["title"]
+        taken |= cells
+        for target in panel.get("targets", []):
+            assert target["datasource"]["uid"] == "${datasource}"
+    assert made["templating"]["list"][0]["name"] == "datasource"
+    assert 'mountpoint="/mnt/share"' in json.dumps(made).replace('\\"', '"')
+
+
+def test_the_dashboard_comes_as_a_config_map_that_the_sidecar_finds() -> None:
+    registered = run({"share_path": "/mnt/share"})
+    held = registered.one("ConfigMap", "tandem-dashboard").inputs
+    assert held["metadata"]["labels"]["grafana_dashboard"] == "1"
+    assert json.loads(held["data"]["tandem.json"]) == dashboard("/mnt/share")
+    assert run({"dashboard_labels": {"team": "sre"}}).one("ConfigMap").inputs["metadata"]["labels"]["team"] == "sre"
+    assert not run({"dashboard_labels": {}}).of("ConfigMap")
 
 
 @pytest.mark.parametrize(

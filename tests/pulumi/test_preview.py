@@ -26,6 +26,7 @@ EXPECTED_KINDS = {
     },
     "node-agent": {"apps/v1:DaemonSet"},
     "stateful": {"apps/v1:StatefulSet", "core/v1:PersistentVolumeClaim", "core/v1:Service"},
+    "sharded-auditor": {"coordination.k8s.io/v1:Lease", "apiextensions.k8s.io/v1:CustomResourceDefinition"},
 }
 
 

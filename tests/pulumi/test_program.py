@@ -39,9 +39,11 @@ def answers(data: Mapping[str, str]) -> Reader:
 def test_stack(stack: str) -> None:
     registered = run(stack)
     settings = parse_settings(raw_config(stack), stack)
-    assert registered.one("Namespace").inputs["metadata"]["name"] == settings.namespace
+    namespaces = {each.inputs["metadata"]["name"] for each in registered.of("Namespace")}
+    assert namespaces == {settings.namespace, *settings.namespaces}
     pods = [each for kind in ("Deployment", "DaemonSet", "StatefulSet") for each in registered.of(kind)]
-    assert set(settings.apps) <= {each.name for each in pods}
+    shards = {f"auditor-{name}" for name in "ab"} if stack == "lab" else set()
+    assert set(settings.apps) - {"auditor"} | shards <= {each.name for each in pods}
     for each in pods:
         assert each.inputs["metadata"]["namespace"] == settings.namespace
         if each.type.endswith("Deployment"):
@@ -73,7 +75,9 @@ def test_outputs_of_the_lab_stack(monkeypatch: pytest.MonkeyPatch) -> None:
         "ledger-replace": ("single-writer", 30082, "replace"),
         "control": ("stateful", 30083, "hold"),
         "agent": ("node-agent", None, None),
+        "auditor": ("sharded-auditor", None, None),
     }
+    assert apps["auditor"]["leases"] == {"a": "auditor-a", "b": "auditor-b"}
     assert {app["namespace"] for app in apps.values()} == {"tandem-demo"}
     assert exported["profile"] == "balanced"
 

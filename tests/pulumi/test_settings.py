@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.components import NodeAgentArgs, SingleWriterAppArgs, SpreadAppArgs, StatefulAppArgs
+from infra.components import NodeAgentArgs, ShardedAuditorArgs, SingleWriterAppArgs, SpreadAppArgs, StatefulAppArgs
 from infra.errors import SettingsError
 from infra.settings import parse_settings
 from tandem.recovery import bound_seconds, profile
@@ -118,7 +118,10 @@ def test_the_lab_has_one_of_each() -> None:
         "ledger-replace": 30082,
         "control": 30083,
         "agent": None,
+        "auditor": None,
     }
+    assert isinstance(apps["auditor"], ShardedAuditorArgs)
+    assert [list(each.namespaces) for each in apps["auditor"].shards] == [["team-a"], ["team-b", "team-c"]]
     assert hold.storage_class == "tandem-shared-delete"
 
 

@@ -13,6 +13,8 @@ from lab.story import Story, python_module
 from tests.conftest import PROFILE, wait_until
 
 NAME = "app.kubernetes.io/name"
+SHARDS = ("auditor-a", "auditor-b")
+TEAMS = {"team-a", "team-b", "team-c"}
 
 pytestmark = pytest.mark.lab
 
@@ -49,15 +51,28 @@ def up(story: Story, name: str, *options: str) -> str:
 
 
 def test_every_app_is_ready(deployed: Path) -> None:
-    for app, count in {"web": 2, "ledger-hold": 1, "ledger-replace": 1, "control": 1, "agent": 2}.items():
+    apps = {"web": 2, "ledger-hold": 1, "ledger-replace": 1, "control": 1, "agent": 2} | dict.fromkeys(SHARDS, 2)
+    for app, count in apps.items():
         found = pods(app)
         assert len(found) == count, app
         assert all(ready(pod) for pod in found), app
 
 
-def test_web_and_agent_and_the_writers_image_are_on_both_workers(deployed: Path) -> None:
-    for app in ("web", "agent", "ledger-hold-prepull"):
+def test_web_and_agent_and_shards_and_the_writers_image_are_on_both_workers(deployed: Path) -> None:
+    for app in ("web", "agent", *SHARDS, "ledger-hold-prepull"):
         assert per_node(pods(app)) == {"w1": 1, "w2": 1}, app
+
+
+def holder(lease: str) -> str:
+    spec = kubectl_json("get", "lease", lease, f"--namespace={NAMESPACE}").get("spec") or {}
+    return str(spec.get("holderIdentity") or "")
+
+
+def test_one_candidate_of_each_shard_leads(deployed: Path) -> None:
+    for shard in SHARDS:
+        wait_until(lambda shard=shard: bool(holder(shard)), 60, f"somebody leads {shard}")  # type: ignore[misc]
+        pod = holder(shard).rpartition("_")[0]
+        assert pod in {each["metadata"]["name"] for each in pods(shard)}, holder(shard)
 
 
 def test_claims_say_who_may_write(deployed: Path) -> None:
@@ -110,7 +125,7 @@ def test_image_update(replicas: int, mode: str, running_lab: Story, deployed: Pa
 @pytest.mark.long
 def test_destroy_leaves_nothing_and_up_brings_all_back(running_lab: Story, deployed: Path) -> None:
     running_lab.run("pulumi-destroy", python_module("lab.pulumi", "destroy"))
-    assert NAMESPACE not in names("namespaces")
+    assert not {NAMESPACE, *TEAMS} & names("namespaces")
     classes = names("storageclasses")
     assert "tandem-shared" in classes, "the site's own class is not the stack's to remove"
     assert "tandem-shared-delete" not in classes
