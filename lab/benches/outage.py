@@ -353,8 +353,8 @@ def note(found: Sweep) -> str:
     windows = recovery.predict(profile)
     text = (
         f"Profile {profile.name}: predicted to survive {which} that kube-controller-manager outlives "
-        f"({recovery.kcm_survives_seconds(profile):g} s), and those that it does not; after a power loss, endpoints out "
-        f"{windows['endpoints_out'].high:.1f} s and serving {windows['serving'].high:.1f} s at the latest."
+        f"({recovery.kcm_survives_seconds(profile):g} s), and those that it does not; after a power loss, endpoints "
+        f"out {windows['endpoints_out'].high:.1f} s and serving {windows['serving'].high:.1f} s at the latest."
     )
     return text + (f" Ended early: {found.ended}." if found.ended else "")
 

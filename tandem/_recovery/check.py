@@ -133,11 +133,11 @@ def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
             Finding(
                 "warning",
                 "api-stall",
-                f"grace {grace:g} s is less than {needed:.1f} s, the longest view that an API outage can leave stale that "
-                f"the controller-manager outlives (renew deadline and retry period, {kcm_survives_seconds(recovery):g} s) "
-                f"({api_stall_seconds(recovery):.1f} s), plus a heartbeat and two monitor periods: a stall of more "
-                f"than {tolerated_stall_seconds(recovery):.1f} s can mark every live node lost at once, and all "
-                "Services go empty",
+                f"grace {grace:g} s is less than {needed:.1f} s, the longest view that an API outage of up to "
+                f"{kcm_survives_seconds(recovery):g} s (the controller-manager's renew deadline and retry period) can "
+                f"leave stale ({api_stall_seconds(recovery):.1f} s), plus a heartbeat and two monitor periods: a stall "
+                f"of more than {tolerated_stall_seconds(recovery):.1f} s can mark every live node lost at once, and "
+                "all Services go empty",
                 f"raise the grace period to {needed:.1f} s, or shorten the renew deadline or the retry period",
             )
         )
