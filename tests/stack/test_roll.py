@@ -1,10 +1,11 @@
-"""An elected controller is rolled ten times while there is work for it: at no time do two act."""
+"""An elected controller is rolled, and loses its leader's worker, while there is work for it: at no time do two act."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 
 import pytest
 
-from lab.demo import NAMESPACE, kubectl
+from lab.demo import NAMESPACE, kubectl, kubectl_json
+from lab.runtime import Lab
 from tandem.drill.api import NETWORK_ERRORS, Api, ApiError, connect
+from tests.conftest import wait_until
 from tests.stack.leads import Claim, Write, claim, epochs, handovers, problems, write
 from tests.unit.checklist.test_manifests import load
 
@@ -23,6 +26,10 @@ CONTROLLER = "auditor-a"
 TEAM = "team-a"
 ROLLS = 10
 CHURN_SECONDS = 0.5
+TAKEOVER_SECONDS = 40.0
+"""Far beyond the lease of 15 s: what this ends is a shard that nobody takes over."""
+
+RETURN_SECONDS = 240.0
 LEASES = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 REPORTS = f"/apis/tandem-ha.io/v1alpha1/namespaces/{TEAM}/highavailabilityreports"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{TEAM}/deployments"
@@ -133,3 +140,50 @@ async def wait_for_writes(writes: list[Write]) -> None:
             return
         await asyncio.sleep(1)
     pytest.fail("the auditor wrote no report of the churned namespace")
+
+
+def powered_off(lab: Lab, pod: str) -> str:
+    """Take the power of the pod's worker away; returns its name."""
+    node = str(kubectl_json("get", "pod", pod, f"--namespace={NAMESPACE}")["spec"]["nodeName"])
+    lab.power_off(node)
+    return node
+
+
+def whole() -> bool:
+    """Whether both workers are Ready and both candidates are available."""
+    status = kubectl_json("get", "deployment", CONTROLLER, f"--namespace={NAMESPACE}")["status"]
+    nodes = kubectl_json("get", "nodes")["items"]
+    up = [any(c["type"] == "Ready" and c["status"] == "True" for c in each["status"]["conditions"]) for each in nodes]
+    return all(up) and status.get("availableReplicas") == status["replicas"] == 2
+
+
+@pytest.mark.disruptive
+def test_the_standby_takes_over_when_the_leaders_worker_loses_power(work: Path) -> None:
+    lab = Lab()
+    times: list[float] = []
+
+    async def run() -> tuple[list[Claim], list[Write]]:
+        async with watched(work) as (claims, writes):
+            await wait_for_writes(writes)
+            old = claims[-1]
+            begun = time.monotonic()
+            node = await asyncio.to_thread(powered_off, lab, old.holder.rpartition("_")[0])
+            try:
+                for happened in (
+                    lambda: claims[-1].holder not in {"", old.holder},
+                    lambda: any(each.epoch > old.epoch for each in writes),
+                ):
+                    while not happened():
+                        assert time.monotonic() < begun + TAKEOVER_SECONDS, f"nobody took over from {old}"
+                        await asyncio.sleep(0.05)
+                    times.append(time.monotonic() - begun)
+                await asyncio.sleep(5)
+            finally:
+                await asyncio.to_thread(lab.power_on, node)
+            await asyncio.to_thread(wait_until, whole, RETURN_SECONDS, f"{node} and its candidate are back")
+            return list(claims), list(writes)
+
+    claims, writes = asyncio.run(run())
+    print(f"after the power loss the next lead began in {times[0]:.1f} s, its first write came after {times[1]:.1f} s")
+    assert problems(claims, writes) == []
+    assert [each.released for each in handovers(claims)][:1] == [False], "a dead leader releases nothing"
