@@ -149,6 +149,14 @@ def powered_off(lab: Lab, pod: str) -> str:
     return node
 
 
+async def seen(happened: Callable[[], bool], since: float) -> float:
+    """Wait for it, and return how many seconds after `since` it came."""
+    while not happened():
+        assert time.monotonic() < since + TAKEOVER_SECONDS, "nobody took over"
+        await asyncio.sleep(0.05)
+    return time.monotonic() - since
+
+
 def whole() -> bool:
     """Whether both workers are Ready and both candidates are available."""
     status = kubectl_json("get", "deployment", CONTROLLER, f"--namespace={NAMESPACE}")["status"]
@@ -169,14 +177,8 @@ def test_the_standby_takes_over_when_the_leaders_worker_loses_power(work: Path) 
             begun = time.monotonic()
             node = await asyncio.to_thread(powered_off, lab, old.holder.rpartition("_")[0])
             try:
-                for happened in (
-                    lambda: claims[-1].holder not in {"", old.holder},
-                    lambda: any(each.epoch > old.epoch for each in writes),
-                ):
-                    while not happened():
-                        assert time.monotonic() < begun + TAKEOVER_SECONDS, f"nobody took over from {old}"
-                        await asyncio.sleep(0.05)
-                    times.append(time.monotonic() - begun)
+                times.append(await seen(lambda: claims[-1].holder not in {"", old.holder}, begun))
+                times.append(await seen(lambda: any(each.epoch > old.epoch for each in writes), begun))
                 await asyncio.sleep(5)
             finally:
                 await asyncio.to_thread(lab.power_on, node)
