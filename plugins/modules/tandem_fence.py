@@ -191,7 +191,8 @@ def load(nft: str, record: dict[str, Any], folder: Path, port: int) -> None:
 
 def live(nft: str, port: int) -> list[str]:
     """Whom the kernel's table refuses now."""
-    return live_addresses(run(nft, "--json", "list", "table", "inet", TABLE).stdout, port)
+    found: list[str] = live_addresses(run(nft, "--json", "list", "table", "inet", TABLE).stdout, port)
+    return found
 
 
 def unexport(addresses: list[str]) -> None:

@@ -105,6 +105,7 @@ serving:
 """
 
 POLL_SECONDS = 0.25
+ATTEMPTS = 10
 
 
 def planned(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -196,10 +197,28 @@ def _delete(api: Kube, pod: dict[str, Any]) -> None:
             raise
 
 
-def _taint(api: Kube, name: str, taint: dict[str, Any]) -> None:
-    """Put our taint on a node, or take it off ({"$patch": "delete"}); others' taints are left alone."""
-    headers = {"Content-Type": "application/strategic-merge-patch+json"}
-    api.request("PATCH", f"/api/v1/nodes/{name}", body={"spec": {"taints": [taint]}}, headers=headers)
+def _taint(api: Kube, name: str, taint: dict[str, Any] | None) -> None:
+    """Put our taint on a node, or take it off (None). Taints are one list to the API: those of others stay.
+
+    Raises:
+        KubeError: the API refused, or somebody else wrote the node each time.
+    """
+    headers = {"Content-Type": "application/merge-patch+json"}
+    for attempt in range(1, ATTEMPTS + 1):
+        node = api.get(f"/api/v1/nodes/{name}")
+        others = [each for each in node["spec"].get("taints") or [] if each["key"] != TAINT]
+        # The version that it was decided on: a taint that somebody adds in between must not be lost.
+        body = {
+            "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
+            "spec": {"taints": [*others, *([taint] if taint else [])]},
+        }
+        try:
+            api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=headers)
+        except KubeError as error:
+            if error.status != 409 or attempt == ATTEMPTS:
+                raise
+        else:
+            return
 
 
 def judged(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +248,7 @@ def readmitted(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> di
     """
     node = api.get(f"/api/v1/nodes/{parameters['node']}")
     if tainted(node) and not check_mode:
-        _taint(api, parameters["node"], {"key": TAINT, "$patch": "delete"})
+        _taint(api, parameters["node"], None)
     return {"changed": tainted(node)}
 
 

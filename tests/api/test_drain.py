@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import pytest
+from ansible.module_utils.tandem_kube import Kube
 
 from plugins.module_utils.tandem_whole import REBOOT
 from plugins.modules import tandem_drain
-from plugins.modules.tandem_drain import Kube
 from tandem.runtime.testing.localapi import LocalApi
 
 pytestmark = pytest.mark.api
@@ -60,7 +61,8 @@ class Site:
         return self.kube.find(f"/api/v1/namespaces/{self.namespace}/pods/{name}") is not None
 
     def node(self) -> dict[str, Any]:
-        return self.kube.get(f"/api/v1/nodes/{self.first}")
+        found: dict[str, Any] = self.kube.get(f"/api/v1/nodes/{self.first}")
+        return found
 
     def drain(self, seconds: float = 20) -> dict[str, Any]:
         return tandem_drain.drained(self.kube, self.first, [], seconds)
@@ -137,4 +139,4 @@ def test_a_node_that_an_operator_cordoned_stays_so(site: Site) -> None:
 
 
 def _soon() -> float:
-    return tandem_drain.time.monotonic() + 2.5
+    return time.monotonic() + 2.5

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.module_utils.tandem_kube import Kube
 
 from plugins.module_utils.tandem_release import TAINT
 from plugins.modules import tandem_let_go
-from plugins.modules.tandem_let_go import Kube
 from tandem.runtime.testing.localapi import LocalApi
 
 pytestmark = pytest.mark.api
@@ -77,17 +77,19 @@ class Site:
         }
         path = f"/api/v1/namespaces/{self.namespace}/pods"
         kube = Kube(self.kubeconfig)  # of its own: a thread calls this too
-        made = kube.request("POST", path, body=body)
+        made: dict[str, Any] = kube.request("POST", path, body=body)
         status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
         headers = {"Content-Type": "application/merge-patch+json"}
         kube.request("PATCH", f"{path}/{name}/status", body=status, headers=headers)
         return made
 
     def pod(self, name: str) -> dict[str, Any] | None:
-        return self.kube.find(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+        found: dict[str, Any] | None = self.kube.find(f"/api/v1/namespaces/{self.namespace}/pods/{name}")
+        return found
 
     def node(self) -> dict[str, Any]:
-        return self.kube.get(f"/api/v1/nodes/{self.gone}")
+        found: dict[str, Any] = self.kube.get(f"/api/v1/nodes/{self.gone}")
+        return found
 
     def parameters(self, **changes: Any) -> dict[str, Any]:
         entry = {
@@ -116,8 +118,10 @@ def site(api: LocalApi, name: str) -> Iterator[Site]:
     """A site, its nodes gone afterwards."""
     made = Site(api, name)
     yield made
+    kube = Kube(made.kubeconfig)  # the old connection may have been idle for too long
+    kube.request("DELETE", f"/api/v1/namespaces/{name}/pods", body={"gracePeriodSeconds": 0})
     for node in (made.gone, made.there):
-        made.kube.request("DELETE", f"/api/v1/nodes/{node}")
+        kube.request("DELETE", f"/api/v1/nodes/{node}")
 
 
 def test_pods_go_by_force_and_the_taint_stays(site: Site) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.tandem_fencing import FenceError  # the modules' own class of it
 
 from plugins.module_utils import tandem_fencing as fencing
 from plugins.modules import tandem_fence, tandem_share
@@ -189,7 +190,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     for name in ("run", "expire", "connections"):
         monkeypatch.setattr(tandem_fence, name, getattr(made, name))
     monkeypatch.setattr(tandem_fence, "program", lambda name: name)
-    monkeypatch.setattr(tandem_fence.shutil, "which", lambda name, path="": name)
+    monkeypatch.setattr(shutil, "which", lambda name, path="": name)
 
     def writing(write: Callable[..., None], name: str) -> Callable[..., None]:
         def write_it(*arguments: Any) -> None:
@@ -236,7 +237,7 @@ def test_refused_and_taken_again(server: Server) -> None:
     assert "expire 2" not in server.acts, "the other worker is left alone"
     assert not refuse(server)["changed"]
     assert not refuse(server, check_mode=True)["changed"]
-    with pytest.raises(tandem_fence.FenceError, match="refused still"):
+    with pytest.raises(FenceError, match="refused still"):
         forget(server)
     assert lift(server)["changed"]
     assert "table inet tandem_fence {" not in server.rules
@@ -271,7 +272,7 @@ def test_broken_off_at_every_step_it_resumes_and_keeps_the_first_boot_id(server:
 
 def test_a_client_that_stays_is_no_acknowledgement(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tandem_fence, "expire", lambda client, seconds: False)
-    with pytest.raises(tandem_fence.FenceError, match=r"no pod has been deleted.*goes on"):
+    with pytest.raises(FenceError, match=r"no pod has been deleted.*goes on"):
         refuse(server)
     assert fencing.read_record(server.folder / "state")["nodes"]["w1"]["phase"] == "refusing"
     assert server.rules, "what holds stays"
@@ -283,13 +284,13 @@ def test_a_kernel_that_cannot_end_connections(server: Server) -> None:
     lift(server)
     server.add_client("1", "10.77.0.11", "w1")
     server.queued = 100
-    with pytest.raises(tandem_fence.FenceError, match="100 bytes of its requests"):
+    with pytest.raises(FenceError, match="100 bytes of its requests"):
         refuse(server, "boot-2")
 
 
 def test_a_rule_that_does_not_take_is_no_acknowledgement(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tandem_fence, "live", lambda nft, port: [])
-    with pytest.raises(tandem_fence.FenceError, match="does not drop"):
+    with pytest.raises(FenceError, match="does not drop"):
         refuse(server)
 
 
