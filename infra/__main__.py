@@ -38,9 +38,10 @@ def main() -> None:
     if settings.admission != "off":
         args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
         AdmissionPolicy("admission", args, after([*ground.workspaces]))
-    if settings.protect:
-        everything = [*ground.resources, *apps.values()]
-        DataGuard("data-guard", namespace=settings.namespace, apps=apps.values(), opts=after(everything))
+    if settings.keep_data:
+        opts = after([*ground.resources, *apps.values()])
+        held, protect = apps.values(), settings.protect
+        DataGuard("data-guard", namespace=settings.namespace, apps=held, protect=protect, opts=opts)
 
     pulumi.export("profile", settings.profile.name)
     pulumi.export("namespace", ground.namespace)

@@ -18,7 +18,7 @@ from infra.errors import ArgsError
 from tandem.checklist import ENVIRONMENTS
 from tandem.controllers.auditor.reports import custom_resource_definition
 from tandem.controllers.auditor.rights import cluster_rules
-from tandem.runtime.resources import CONFIG_MAPS, NODES
+from tandem.runtime.resources import CONFIG_MAPS, EVENTS, NODES
 
 OF_ALL_SHARDS: Final = frozenset({NODES.plural, CONFIG_MAPS.plural})
 """What every shard looks at wherever it is: the nodes, and the recorded profile."""
@@ -45,6 +45,11 @@ def rights_of_all_shards() -> tuple[RightsArgs, ...]:
 def rights_of_a_shard() -> tuple[RightsArgs, ...]:
     """The part of them that it needs in its own namespaces only."""
     return _parts(lambda resource: resource not in OF_ALL_SHARDS)
+
+
+def rights_at_home() -> tuple[RightsArgs, ...]:
+    """The part of them that it needs where its Lease is: to tell of its election."""
+    return _parts(lambda resource: resource == EVENTS.plural)
 
 
 def _parts(belongs: Callable[[str], bool]) -> tuple[RightsArgs, ...]:
@@ -80,6 +85,7 @@ class ShardedAuditorArgs(AuditorArgs, ShardedControllerArgs):
 
     cluster_rights: Sequence[RightsArgs] = field(default_factory=rights_of_all_shards)
     scope_rights: Sequence[RightsArgs] = field(default_factory=rights_of_a_shard)
+    namespace_rights: Sequence[RightsArgs] = field(default_factory=rights_at_home)
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""

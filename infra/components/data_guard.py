@@ -2,7 +2,8 @@
 
 Pulumi deletes what depends on others first, and finds that a claim is protected only when its apps are gone already.
 The guard depends on all of the stack, and is protected itself: a destroy, even one without preview, ends with it before
-anything is deleted, and the guard's name in Pulumi's message says why.
+anything is deleted, and the guard's name in Pulumi's message says why. A stack that keeps its data and is not protected
+has one too: else the run that takes a protection back would have to delete what is still protected.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from pulumi_kubernetes.core.v1 import ConfigMap
 from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 
 from infra.components._app import App
-from infra.components._claim import protection
 from infra.components._names import MANAGED_BY
 from tandem.labels import LABEL_PREFIX
 
@@ -30,17 +30,24 @@ DESCRIPTION: Final = (
 
 
 class DataGuard(pulumi.ComponentResource):
-    """A protected ConfigMap that lists the stack's claims; none where no app has one.
+    """A ConfigMap that lists the stack's claims; none where no app has one.
 
     Args:
         name: of the component.
         namespace: of the stack's apps.
         apps: all of the stack's.
+        protect: refuse; else it only lists.
         opts: depending on all that is to outlast the refusal.
     """
 
     def __init__(
-        self, name: str, *, namespace: str, apps: Iterable[App], opts: pulumi.ResourceOptions | None = None
+        self,
+        name: str,
+        *,
+        namespace: str,
+        apps: Iterable[App],
+        protect: bool,
+        opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("tandem:components:DataGuard", name, None, opts)
         self.claims = sorted(app.name for app in apps if app.claim is not None)
@@ -52,6 +59,7 @@ class DataGuard(pulumi.ComponentResource):
                 metadata=ObjectMetaArgs(
                     name=CONFIG_MAP, namespace=namespace, labels={MANAGED_BY: "pulumi"}, annotations=said
                 ),
-                opts=pulumi.ResourceOptions.merge(pulumi.ResourceOptions(parent=self), protection(protect=True)),
+                # False, not nothing: it takes a protection back.
+                opts=pulumi.ResourceOptions(parent=self, protect=protect),
             )
         self.register_outputs({"claims": self.claims})

@@ -184,6 +184,11 @@ def test_the_auditor_in_shards_has_its_rights_where_its_shard_is() -> None:
             ("nodes", ()),
             ("configmaps", ("recovery-profile",)),
         }
+        at_home = granted(registered.one("Role", f"auditor-{name}").inputs["rules"])
+        assert {(resource, names) for _, resource, _, names in at_home} == {
+            ("leases", (f"auditor-{name}",)),
+            ("events", ()),
+        }
         for namespace in namespaces:
             here = granted(registered.one("Role", f"auditor-{name}-in-{namespace}").inputs["rules"])
             assert here | everywhere == granted(cluster_rules()), "what the whole auditor may do, and no more"

@@ -99,7 +99,8 @@ def test_a_guard_stands_before_the_claims_that_a_protected_stack_makes() -> None
     assert guard["metadata"]["annotations"][CLAIMS] == "db,ledger", "not the claim that somebody else keeps"
     assert "data" not in guard, "a ConfigMap whose data changes is replaced, and a protected one cannot be"
     assert not guards("prod", apps={"web": apps["web"]})
-    assert not guards("staging")
+    assert guards("staging"), "it only lists there: taking a protection back must not delete what is protected"
+    assert not guards("dev"), "whose data goes with it"
 
 
 def test_protection_of_what_deletes_its_data_is_refused() -> None:

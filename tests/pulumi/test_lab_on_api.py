@@ -21,6 +21,7 @@ from tests.unit.checklist.test_manifests import load
 pytestmark = [pytest.mark.api, pytest.mark.long, pytest.mark.timeout(1800)]
 
 NAMESPACE = "tandem-demo"
+PATIENCE_SECONDS = 300
 REPORTS = "/apis/tandem-ha.io/v1alpha1/namespaces/{}/highavailabilityreports"
 
 
@@ -44,10 +45,13 @@ def candidate(api: LocalApi, shard: str) -> Iterator[None]:
     deployment = api.request("GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/{shard}")
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     environment = {each["name"]: each["value"] for each in container["env"] if "value" in each}
+    # Copied: a colon in the account's name would part the path into two.
+    kubeconfig = api.folder / f"kubeconfig-{shard}.json"
+    kubeconfig.write_text(api.kubeconfig(account(shard), ("system:serviceaccounts",)).read_text())
     environment |= {
         "PATH": os.environ["PATH"],
         "POD_NAMESPACE": NAMESPACE,
-        "TANDEM_KUBECONFIG": str(api.kubeconfig(account(shard), ("system:serviceaccounts",))),
+        "TANDEM_KUBECONFIG": str(kubeconfig),
         "TANDEM_HEALTH_HOST": "127.0.0.1",
         "TANDEM_HEALTH_PORT": "0",
     }
@@ -104,10 +108,11 @@ def test_each_shard_leads_and_reports_on_its_own_namespaces_with_no_more_rights_
     for namespace in ("team-a", "team-b", "team-c"):
         break_something(namespace)
     with candidate(api, "auditor-a"):
-        eventually("a report of team-a", lambda: reported("team-a"))
+        eventually("a report of team-a", lambda: reported("team-a"), PATIENCE_SECONDS)
         assert not stack.get(REPORTS.format("team-b"))["items"], "it belongs to the other shard, which does not run"
         with candidate(api, "auditor-b"):
-            eventually("reports of team-b and team-c", lambda: reported("team-b") and reported("team-c"))
+            both = "reports of team-b and team-c"
+            eventually(both, lambda: reported("team-b") and reported("team-c"), PATIENCE_SECONDS)
     assert refused(api) == set()
     assert [reporters(api, f"team-{each}") for each in "abc"] == [{"auditor-a"}, {"auditor-b"}, {"auditor-b"}]
     assert not stack.get(REPORTS.format(NAMESPACE))["items"], "no shard has it"

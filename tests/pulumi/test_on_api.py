@@ -6,7 +6,7 @@ finds what it left.
 
 from __future__ import annotations
 
-import subprocess
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,17 +14,11 @@ from urllib.error import HTTPError
 
 import pytest
 
-from lab.build import BuildError, artifacts
-from lab.pulumi.workspace import PROJECT, Workspace, official_tools
-from tandem.runtime.testing.localapi import LocalApi, Programs
+from tandem.runtime.testing.localapi import LocalApi
+from tests.pulumi.on_api import CONTROLLER, NEVER_AWAITED, Stack, local_api, workspace_on
 
 pytestmark = [pytest.mark.api, pytest.mark.long]
 
-# Nobody collects garbage either: what is deleted in the foreground would stay for ever.
-ALONE = {"pulumi.com/skipAwait": "true", "pulumi.com/deletionPropagationPolicy": "background"}
-SKIP = {"metadata": {"annotations": ALONE}}
-UNAWAITED: dict[str, Any] = dict.fromkeys(("Deployment", "ConfigMap"), SKIP)
-WITH_DATA: dict[str, Any] = {"patch": dict.fromkeys(("Deployment", "PersistentVolumeClaim", "DaemonSet"), SKIP)}
 IMAGE = "example.org/app:1"
 APPS: dict[str, Any] = {
     "web": {
@@ -41,8 +35,8 @@ APPS: dict[str, Any] = {
         "ingress": {"host": "shop.example.org", "tls_secret": "web-tls"},
         "metrics_path": "/metrics",
     },
-    "ledger": {"kind": "single-writer", **WITH_DATA},
-    "moved": {**WITH_DATA, "kind": "single-writer", "existing_claim": "data-db-0", "existing_claim_exclusive": True},
+    "ledger": {"kind": "single-writer"},
+    "moved": {"kind": "single-writer", "existing_claim": "data-db-0", "existing_claim_exclusive": True},
     "janitor": {"kind": "solo", "metrics_path": "/metrics"},
     "sweeper": {
         "kind": "sharded",
@@ -57,35 +51,17 @@ CHANGES: dict[str, Any] = {
     "pod_security": "restricted",
     "storage_classes": {"archive": {}},
     "monitoring": {"labels": {"release": "prometheus"}},
+    "network_policies": {"enforced_by": "nobody here", "from_namespaces": ["team-a"], "from_cidrs": ["10.1.0.0/16"]},
     "longhorn": {"node_down_pod_deletion_policy": "delete-deployment-pod"},
 }
 KINDS = (("monitoring.coreos.com", "v1", ("ServiceMonitor", "PodMonitor", "PrometheusRule")),)
 
 
-class Stack:
-    """The stack prod, changed, on one API server."""
-
-    def __init__(self, workspace: Workspace, api: LocalApi) -> None:
-        self.workspace, self.api = workspace, api
-
-    def run(self, verb: str, *options: str, apps: dict[str, Any] | None = None, code: int = 0) -> str:
-        given = {name: {"image": IMAGE, "patch": UNAWAITED, **app} for name, app in (apps or APPS).items()}
-        file = self.workspace.write_stack_file("prod", CHANGES | {"apps": given})
-        if not self.workspace.has_stack("prod"):
-            self.workspace.create_stack("prod")
-        argv = ["pulumi", verb, "--stack", "prod", "--config-file", str(file), "--non-interactive", "--color", "never"]
-        env = self.workspace.environment()
-        done = subprocess.run(
-            [*argv, *options], cwd=PROJECT, env=env, capture_output=True, text=True, check=False, timeout=500
-        )
-        assert done.returncode == code, f"exit code {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout + done.stderr
-
-    def get(self, path: str) -> Any:
-        return self.api.request("GET", path)
-
-    def names(self, path: str) -> set[str]:
-        return {each["metadata"]["name"] for each in self.get(path)["items"]}
+def given(apps: dict[str, Any]) -> dict[str, Any]:
+    """The apps with their image, and so that nothing is awaited."""
+    return {
+        name: {"image": IMAGE, "patch": NEVER_AWAITED.get(app["kind"], CONTROLLER), **app} for name, app in apps.items()
+    }
 
 
 def minimal_crd(group: str, version: str, kind: str, properties: dict[str, Any]) -> dict[str, Any]:
@@ -107,11 +83,7 @@ def minimal_crd(group: str, version: str, kind: str, properties: dict[str, Any])
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """An API server with the kinds of the operators, and Longhorn's Setting as Longhorn leaves it."""
-    try:
-        built = artifacts.tools()
-    except BuildError as error:
-        pytest.fail(f"{error}")
-    with LocalApi(Programs(built / "etcd", built / "kube-apiserver")) as api:
+    with local_api() as api:
         anything = {"spec": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
         crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
         for group, version, kinds in KINDS:
@@ -121,9 +93,8 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         api.request("POST", crds, setting)
         api.request("POST", "/api/v1/namespaces", {"metadata": {"name": "longhorn-system"}})
         wait_for_settings(api)
-        workspace = Workspace(tmp_path_factory.mktemp("pulumi"), api.kubeconfig(), None if official_tools() else built)
-        workspace.prepare()
-        yield Stack(workspace, api)
+        workspace = workspace_on(api, tmp_path_factory.mktemp("pulumi"))
+        yield Stack(workspace, api, "prod", CHANGES | {"apps": given(APPS)})
 
 
 def wait_for_settings(api: LocalApi) -> None:
@@ -157,6 +128,9 @@ def test_everything_is_stored_and_found_again(stack: Stack) -> None:
     assert stack.names("/apis/coordination.k8s.io/v1/namespaces/shop/leases") == {"janitor", "sweeper-a", "sweeper-b"}
     assert "shop:sweeper-b" in stack.names("/apis/rbac.authorization.k8s.io/v1/namespaces/team-b/rolebindings")
     assert stack.names("/apis/monitoring.coreos.com/v1/namespaces/shop/podmonitors") == {"janitor"}
+    assert stack.names("/apis/networking.k8s.io/v1/namespaces/shop/networkpolicies") == {"tandem"}
+    held = stack.get("/api/v1/namespaces/shop/configmaps/tandem-dashboard")
+    assert json.loads(held["data"]["tandem.json"])["uid"] == "tandem"
     assert stack.get(f"{SETTINGS}/node-down-pod-deletion-policy")["value"] == "delete-deployment-pod"
     assert stack.names("/api/v1/namespaces/shop/persistentvolumeclaims") == {"ledger"}
     # The CLI never prints a secret, nor does its state hold one.
@@ -169,10 +143,14 @@ def test_everything_is_stored_and_found_again(stack: Stack) -> None:
 def test_a_changed_file_rolls_the_pods_to_a_new_object(stack: Stack) -> None:
     before = stack.get("/apis/apps/v1/namespaces/shop/deployments/web")
     changed = {**APPS, "web": {**APPS["web"], "files": {"/etc/app/app.yaml": "a: 2"}}}
-    stack.run("up", "--yes", "--skip-preview", apps=changed)
+    stack.run("up", "--yes", "--skip-preview", apps=given(changed))
     after = stack.get("/apis/apps/v1/namespaces/shop/deployments/web")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["spec"]["template"] != before["spec"]["template"]
-    (config,) = stack.names("/api/v1/namespaces/shop/configmaps") - {"kube-root-ca.crt"}
+    (config,) = stack.names("/api/v1/namespaces/shop/configmaps") - {
+        "kube-root-ca.crt",
+        "tandem-claims",
+        "tandem-dashboard",
+    }
     volumes = {each["name"]: each for each in after["spec"]["template"]["spec"]["volumes"]}
     assert volumes["files"]["configMap"]["name"] == config
