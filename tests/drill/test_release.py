@@ -128,7 +128,11 @@ def lab() -> Iterator[Lab]:
         taints = kubectl_json("get", "node", worker)["spec"].get("taints", [])
         if any(taint["key"] == "tandem-ha.io/released" for taint in taints):
             reboot(lab, worker)
-            playbook("readmit-node", worker)
+
+            def readmitted(node: str = worker) -> bool:
+                return playbook("readmit-node", node).returncode == 0
+
+            wait_until(readmitted, 240, f"{worker} is taken back")
 
 
 def reboot(lab: Lab, node: str) -> None:
