@@ -1,15 +1,16 @@
 """A stack under the real pulumi CLI on a real API server.
 
-No kubelet and no controller is there, so nothing is awaited, and nobody collects garbage: what is deleted in the
-foreground would stay for ever.
+No kubelet and no controller is there, so nothing is awaited; and nobody collects garbage, so that what is deleted in
+the foreground, as the provider does, would stay for ever: `collecting` stands in for that.
 """
 
 from __future__ import annotations
 
 import json
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ NEVER_AWAITED: Mapping[str, dict[str, Any]] = {
 """Patches that let `pulumi up` not wait, by kind of app; CONTROLLER for all others."""
 
 SECONDS = 500
+
+FOREGROUND = "foregroundDeletion"
+COLLECTED = (
+    "/api/v1/services",
+    "/api/v1/configmaps",
+    "/apis/apps/v1/deployments",
+    "/apis/apps/v1/daemonsets",
+    "/apis/apps/v1/statefulsets",
+    "/apis/policy/v1/poddisruptionbudgets",
+    "/apis/scheduling.k8s.io/v1/priorityclasses",
+)
+"""What a stack deletes and nothing depends on. Claims, volumes and namespaces are not among it: they are to stay."""
+
+COLLECT_SECONDS = 1.0
 
 
 def unawaited(stack: str) -> dict[str, Any]:
@@ -100,6 +115,41 @@ class Stack:
 
     def names(self, path: str) -> set[str]:
         return {each["metadata"]["name"] for each in self.get(path)["items"]}
+
+
+@contextmanager
+def collecting(api: LocalApi) -> Iterator[None]:
+    """Let go, as the garbage collector would, what is deleted and has nothing left that depends on it."""
+    over = threading.Event()
+
+    def collect() -> None:
+        while not over.wait(COLLECT_SECONDS):
+            # A server that is busy is asked again.
+            with suppress(OSError):
+                for path in COLLECTED:
+                    for each in api.request("GET", path)["items"]:
+                        release(api, path, each["metadata"])
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def release(api: LocalApi, path: str, metadata: dict[str, Any]) -> None:
+    """Take the finalizer of a foreground deletion off one object."""
+    finalizers = metadata.get("finalizers") or []
+    if FOREGROUND not in finalizers or "deletionTimestamp" not in metadata:
+        return
+    group, _, plural = path.rpartition("/")
+    inside = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    left = [each for each in finalizers if each != FOREGROUND]
+    body = {"metadata": {"finalizers": left, "resourceVersion": metadata["resourceVersion"]}}
+    place = f"{group}{inside}/{plural}/{metadata['name']}"
+    api.request("PATCH", place, body, content="application/merge-patch+json")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from infra.components.data_guard import CLAIMS, CONFIG_MAP, GUARD
-from tests.pulumi.on_api import Stack, local_api, unawaited, workspace_on
+from tests.pulumi.on_api import Stack, collecting, local_api, unawaited, workspace_on
 
 pytestmark = [pytest.mark.api, pytest.mark.long, pytest.mark.timeout(2400)]
 
@@ -25,7 +25,7 @@ APPS = unawaited("prod")
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with local_api() as api:
+    with local_api() as api, collecting(api):
         workspace = workspace_on(api, tmp_path_factory.mktemp("pulumi"))
         made = Stack(workspace, api, "prod", {"cluster_check": "skip", "apps": APPS})
         made.run("up", "--yes", "--skip-preview")
