@@ -1,8 +1,8 @@
 """Certificates in use on a machine: when each ends, and whether the program that needs it has read it since.
 
 `gather` runs on the machine and needs Python's standard library and openssl; the judges are pure. kubeadm's
-certificates
-last a year, and what used to renew them in passing, `kubeadm upgrade`, the tuning runs with renewal switched off.
+certificates last a year, and what used to renew them in passing, `kubeadm upgrade`, the tuning runs with renewal
+switched off.
 """
 
 from __future__ import annotations

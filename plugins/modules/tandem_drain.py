@@ -26,8 +26,7 @@ short_description: Takes a node out for its reboot, and puts it back
 description:
   - With C(state=planned), tells which pods would be evicted, which workloads would be away while they move, and what
     forbids it. With C(state=drained), cordons the node, evicts its pods within their disruption budgets, and waits
-    until
-    those that were alone serve elsewhere. When that does not come about in time the node is given back, and it fails.
+    until those that were alone serve elsewhere. When that does not come about in time the node is given back, and it fails.
   - With C(state=returned), waits until the node is Ready with another boot id, uncordons it, and waits until the
     cluster is whole. With C(state=whole), waits for that alone. Every Service that had a ready endpoint has one again.
   - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. Check mode
@@ -165,8 +164,7 @@ def drained(api: Kube, name: str, accept: list[str], seconds: float) -> dict[str
     ]
     raise DrainError(
         f"{name} could not be taken out in {seconds:g} s: {'; '.join(why)}. It was not rebooted and is schedulable "
-        "again; way "
-        "out: mend that (pods on a share that hangs do not end before it answers), then the same command"
+        "again; way out: mend that (pods on a share that hangs do not end before it answers), then the same command"
     )
 
 
@@ -241,8 +239,7 @@ def whole(api: Kube, name: str, accept: list[str], wanted: list[str], until: flo
         time.sleep(POLL_SECONDS)
     raise DrainError(
         f"the cluster is not whole again after the reboot of {name}: {'; '.join(lacks)}; nothing else is rebooted; "
-        "way out: mend "
-        "that, then the same command for the machines that are left"
+        "way out: mend that, then the same command for the machines that are left"
     )
 
 

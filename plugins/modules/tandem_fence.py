@@ -37,8 +37,7 @@ module: tandem_fence
 short_description: Makes a kernel NFS server refuse a node, and proves it
 description:
   - Runs on the NFS server. With C(state=refused), writes down the node with its addresses and boot id, drops its
-    packets
-    to the share in an nftables table of our own, withdraws its exports, ends its TCP connections, expires its sessions,
+    packets to the share in an nftables table of our own, withdraws its exports, ends its TCP connections, expires its sessions,
     and fails unless all of that is seen to hold. A systemd unit, without which the NFS server does not start, loads the
     table at boot. What a broken-off run wrote down is kept, the boot id of the first attempt above all.
   - With C(state=lifted), lets its packets pass again and keeps the record; with C(state=absent), removes the record.
@@ -307,8 +306,7 @@ def refuse(parameters: dict[str, Any], folder: Path, *, check_mode: bool) -> dic
     if problems:
         raise FenceError(
             f"{node} is not refused for certain: {'; '.join(problems)}. Its packets are dropped where the rule "
-            "holds; no "
-            "pod has been deleted; way out: run the same playbook again, it goes on from here"
+            "holds; no pod has been deleted; way out: run the same playbook again, it goes on from here"
         )
     if entry["phase"] != REFUSED:
         entry = {**entry, "phase": REFUSED}

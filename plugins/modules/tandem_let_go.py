@@ -175,8 +175,7 @@ def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict
             why = "; ".join(f"{owner}: {waiting_for(pods, name, uid)}" for uid, owner in missing.items())
             raise TimeoutError(
                 f"{name} is released, but not all serve elsewhere after {parameters['timeout_seconds']} s: {why}; "
-                "way out: "
-                "mend that; the fence holds, and the same command waits again"
+                "way out: mend that; the fence holds, and the same command waits again"
             )
         time.sleep(POLL_SECONDS)
 
@@ -276,8 +275,7 @@ def main() -> None:
     if state == "released" and entry.get("phase") != "refused" and not module.check_mode:
         module.fail_json(
             msg=f"{name}: the NFS server has not acknowledged that it refuses it; rule: no pod is deleted by force "
-            "before "
-            "that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both in order"
+            "before that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both in order"
         )
     try:
         api = Kube(parameters["kubeconfig"])

@@ -126,8 +126,7 @@ def main() -> None:
     if reason:
         module.fail_json(
             msg=f"{program} is not healthy {seconds} s after its restart: {reason}; the certificates of before are "
-            "in the "
-            "backup; way out: see its log in /var/log/pods, mend it, then run the same playbook again, it goes on "
+            "in the backup; way out: see its log in /var/log/pods, mend it, then run the same playbook again, it goes on "
             "from here"
         )
     module.exit_json(changed=bool(old), seconds=round(time.monotonic() - begun, 1))
