@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,9 +120,9 @@ def summary(seconds: float, looks: Iterable[Iterable[Process]], kind_of: Callabl
             last[process.pid] = process
         peak = max(peak, memory.total())
         peak_of |= {kind: max(amount, peak_of.get(kind, 0)) for kind, amount in memory.items()}
-    cpu: Counter[str] = Counter()
+    cpu: defaultdict[str, float] = defaultdict(float)
     for process in last.values():
-        cpu[kind_of(process.argv)] += process.cpu_seconds  # type: ignore[assignment]
+        cpu[kind_of(process.argv)] += process.cpu_seconds
     return Use(seconds, peak, peak_of, dict(cpu))
 
 

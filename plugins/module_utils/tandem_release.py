@@ -11,6 +11,8 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from .tandem_fencing import LIFTED, covered  # relative: machines and the control node import this under two names
+
 TAINT: Final = "tandem-ha.io/released"
 """NoExecute: nothing runs on a node that the share refuses, also when its network heals before it boots anew."""
 
@@ -18,9 +20,6 @@ LOCAL_VOLUMES: Final = frozenset(
     {"emptyDir", "configMap", "secret", "projected", "downwardAPI", "hostPath", "image", "csi", "gitRepo"}
 )
 """Volumes that no other node sees (inline CSI volumes are made for one pod on its node)."""
-
-LIFTED: Final = "lifted"
-"""Of `tandem_fencing`: a node that was readmitted, and only its taint is left."""
 
 
 def refusal(where: str, key: str, value: Any, rule: str, way_out: str) -> str:
@@ -295,15 +294,11 @@ def fence_differences(host: str, facts: Mapping[str, Any]) -> list[dict[str, Any
     if facts.get("error"):
         return [{"host": host, "key": "record of released nodes", "wanted": "readable", "found": facts["error"]}]
     found = []
-    live = [ipaddress.IPv4Network(each) for each in facts.get("live", [])]
     for name, entry in facts.get("nodes", {}).items():
         told = f"{entry['phase']} since {entry['since']}; playbooks/readmit-node.yml -e node={name} takes it back"
         found.append({"host": host, "key": f"NFS server to {name}", "wanted": "not released", "found": told})
-        missing = [
-            each
-            for each in entry["addresses"]
-            if entry["phase"] != LIFTED and not any(ipaddress.IPv4Network(each).subnet_of(network) for network in live)
-        ]
+        refused = entry["addresses"] if entry["phase"] != LIFTED else []
+        missing = [each for each in refused if not covered([each], facts.get("live", []))]
         if missing:
             told = f"lets {', '.join(missing)} pass: playbooks/release-node.yml -e node={name} refuses them again"
             found.append({"host": host, "key": f"packet filter to {name}", "wanted": "drops it", "found": told})

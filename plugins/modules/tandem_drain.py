@@ -26,7 +26,8 @@ short_description: Takes a node out for its reboot, and puts it back
 description:
   - With C(state=planned), tells which pods would be evicted, which workloads would be away while they move, and what
     forbids it. With C(state=drained), cordons the node, evicts its pods within their disruption budgets, and waits
-    until those that were alone serve elsewhere. When that does not come about in time the node is given back, and it fails.
+    until those that were alone serve elsewhere. When that does not come about in time the node is given back, and it
+    fails.
   - With C(state=returned), waits until the node is Ready with another boot id, uncordons it, and waits until the
     cluster is whole. With C(state=whole), waits for that alone. Every Service that had a ready endpoint has one again.
   - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. Check mode

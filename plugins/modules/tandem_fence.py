@@ -37,9 +37,9 @@ module: tandem_fence
 short_description: Makes a kernel NFS server refuse a node, and proves it
 description:
   - Runs on the NFS server. With C(state=refused), writes down the node with its addresses and boot id, drops its
-    packets to the share in an nftables table of our own, withdraws its exports, ends its TCP connections, expires its sessions,
-    and fails unless all of that is seen to hold. A systemd unit, without which the NFS server does not start, loads the
-    table at boot. What a broken-off run wrote down is kept, the boot id of the first attempt above all.
+    packets to the share in an nftables table of our own, withdraws its exports, ends its TCP connections, expires its
+    sessions, and fails unless all of that is seen to hold. A systemd unit, without which the NFS server does not start,
+    loads the table at boot. What a broken-off run wrote down is kept, the boot id of the first attempt above all.
   - With C(state=lifted), lets its packets pass again and keeps the record; with C(state=absent), removes the record.
   - With C(state=read), only tells. Supports check mode.
 options:

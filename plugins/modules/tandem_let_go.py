@@ -275,7 +275,8 @@ def main() -> None:
     if state == "released" and entry.get("phase") != "refused" and not module.check_mode:
         module.fail_json(
             msg=f"{name}: the NFS server has not acknowledged that it refuses it; rule: no pod is deleted by force "
-            "before that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both in order"
+            "before that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both in "
+            "order"
         )
     try:
         api = Kube(parameters["kubeconfig"])

@@ -22,17 +22,12 @@ description:
   - Ends the program by SIGTERM; kubelet starts its container again in the same pod, and it reads its certificates anew.
     The static pod directory is left alone. Healthy means that another process answers well on the program's own health
     port, several times in a row.
-  - A program that started after C(since) is left as it is, so that a repeated call changes nothing.
 options:
   program:
     description: The program.
     type: str
     choices: [etcd, kube-apiserver, kube-controller-manager, kube-scheduler]
     required: true
-  since:
-    description: Seconds since the epoch. A program that started later is left alone.
-    type: float
-    default: 0
   timeout_seconds:
     description: How long it may take to be healthy.
     type: int
@@ -42,7 +37,7 @@ author: Tandem
 
 EXAMPLES = """
 - name: The scheduler reads its new credential
-  tandem_restart: {program: kube-scheduler, since: "{{ written }}"}
+  tandem_restart: {program: kube-scheduler}
 """
 
 RETURN = """
@@ -107,18 +102,16 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "program": {"type": "str", "choices": list(PATHS), "required": True},
-            "since": {"type": "float", "default": 0},
             "timeout_seconds": {"type": "int", "default": 180},
         },
         supports_check_mode=True,
     )
     program, seconds = module.params["program"], module.params["timeout_seconds"]
     found = processes().get(program)
-    anew = found is None or not module.params["since"] or found["started"] < module.params["since"]
     if module.check_mode:
-        module.exit_json(changed=anew, seconds=0.0)
+        module.exit_json(changed=True, seconds=0.0)
     begun = time.monotonic()
-    old = found["pid"] if found is not None and anew else 0
+    old = found["pid"] if found is not None else 0
     if old:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself between the two looks
             os.kill(old, signal.SIGTERM)
@@ -126,8 +119,8 @@ def main() -> None:
     if reason:
         module.fail_json(
             msg=f"{program} is not healthy {seconds} s after its restart: {reason}; the certificates of before are "
-            "in the backup; way out: see its log in /var/log/pods, mend it, then run the same playbook again, it goes on "
-            "from here"
+            "in the backup; way out: see its log in /var/log/pods, mend it, then run the same playbook again, it goes "
+            "on from here"
         )
     module.exit_json(changed=bool(old), seconds=round(time.monotonic() - begun, 1))
 

@@ -1,6 +1,7 @@
 """When the certificates end that an audit can see from where it runs: the API server's, and its own credential.
 
-Those on the machines (etcd, kubelets, the control plane's own kubeconfigs) are seen there alone: `playbooks/verify.yml`.
+Those on the machines (etcd, kubelets, the control plane's own kubeconfigs) are seen there alone, by
+`playbooks/verify.yml`.
 """
 
 from __future__ import annotations

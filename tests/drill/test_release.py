@@ -1,7 +1,8 @@
 """A worker is let go by hand: it serves elsewhere within the promised time, and the old writer writes nothing after it.
 
 The worker is cut off from the control plane alone, as `tandem drill partition` does: it runs on, its clients reach
-it, and its path to the share is open. Clients write through its own node port all the time, also after the network has healed.
+it, and its path to the share is open. Clients write through its own node port all the time, also after the network
+has healed.
 """
 
 from __future__ import annotations

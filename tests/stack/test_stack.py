@@ -69,8 +69,8 @@ def holder(lease: str) -> str:
 
 
 def test_one_candidate_of_each_shard_leads(deployed: Path) -> None:
+    wait_until(lambda: all(map(holder, SHARDS)), 60, f"somebody leads each of {', '.join(SHARDS)}")
     for shard in SHARDS:
-        wait_until(lambda shard=shard: bool(holder(shard)), 60, f"somebody leads {shard}")  # type: ignore[misc]
         pod = holder(shard).rpartition("_")[0]
         assert pod in {each["metadata"]["name"] for each in pods(shard)}, holder(shard)
 
