@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import pulumi
 from pulumi_kubernetes import Provider
@@ -18,7 +18,6 @@ from infra.errors import SettingsError
 from infra.settings import Settings
 from tandem import recovery
 from tandem.labels import PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE
-from tandem.runtime.client import ConfigError, KubeClient, connect_client
 from tandem.runtime.errors import ApiError, NotFound
 from tandem.runtime.resources import CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object, Resource
 from tandem.survivability import CONTROL_PLANE, quantity
@@ -32,6 +31,9 @@ RECORD: Final = f"ConfigMap {SYSTEM_NAMESPACE}/{PROFILE_CONFIG_MAP}"
 
 WORKERS: Final = f"!{CONTROL_PLANE}"
 """The label selector of nodes that are not of the control plane."""
+
+if TYPE_CHECKING:
+    from tandem.runtime.client import KubeClient
 
 Reader = Callable[[str | None], Mapping[str, str]]
 """Takes a kubeconfig context (None: the current one); returns the data of the ConfigMap. Raises `ClusterError`."""
@@ -195,6 +197,9 @@ def _wait(answer: Coroutine[Any, Any, _T]) -> _T:
 async def _ask(
     context: str | None, what: str, request: Callable[[KubeClient], Awaitable[Object]], missing: str = ""
 ) -> Object:
+    # Loaded when it is needed: a rendering, or a preview of many stacks, asks no cluster.
+    from tandem.runtime.client import ConfigError, connect_client  # noqa: PLC0415
+
     unreachable = "way out: check KUBECONFIG and that the API server answers (kubectl get --raw /readyz)"
     try:
         async with connect_client(context=context, user_agent="tandem-infra") as api:

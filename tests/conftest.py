@@ -45,13 +45,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:
-    """Wait until `holds`, and return for how many seconds.
+    """Wait until `holds`, and return for how many seconds. A command that fails meanwhile is asked again.
 
     Raises:
         AssertionError: it did not hold in time.
     """
+
+    def held() -> bool:
+        # The API server of a busy lab, or of one whose machine has just lost power, does not answer every time.
+        try:
+            return holds()
+        except subprocess.CalledProcessError:
+            return False
+
     started = time.monotonic()
-    while not holds():
+    while not held():
         waited = time.monotonic() - started
         assert waited < seconds, f"{what}: not after {waited:.0f} s"
         time.sleep(2)

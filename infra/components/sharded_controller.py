@@ -15,8 +15,7 @@ from infra.components._parts import Part
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
 from infra.errors import ArgsError
 from tandem import labels
-from tandem.runtime import Scope, Shard
-from tandem.runtime.scope import overlaps
+from tandem.runtime.scope import Scope, Shard, overlaps
 
 
 @dataclass(frozen=True, kw_only=True)

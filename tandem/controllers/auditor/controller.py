@@ -13,43 +13,17 @@ from tandem import labels
 from tandem.checklist import Environment, Judgement
 from tandem.controllers.auditor import core
 from tandem.controllers.auditor.reports import EPOCH_FIELD, REPORT_NAME, REPORTS, empty_report
+from tandem.controllers.auditor.rights import JUDGED
 from tandem.drill.observe import condition
 from tandem.recovery import RecoveryProfile, from_dict
-from tandem.runtime import Context, Controller, ControllerSettings, Done, Key, RequeueAfter, Resource, Result, Watch
+from tandem.runtime import Context, Controller, ControllerSettings, Done, Key, RequeueAfter, Result, Watch
 from tandem.runtime.errors import AlreadyExists, NotFound
-from tandem.runtime.resources import (
-    CONFIG_MAPS,
-    DAEMON_SETS,
-    DEPLOYMENTS,
-    LEASES,
-    NODES,
-    PERSISTENT_VOLUME_CLAIMS,
-    POD_DISRUPTION_BUDGETS,
-    PODS,
-    SERVICES,
-    STATEFUL_SETS,
-    Object,
-)
+from tandem.runtime.resources import CONFIG_MAPS, LEASES, NODES, PODS, Object
 
 NAME: Final = "auditor"
 READ_SECONDS: Final = 10.0
 LEASE_ROUND_SECONDS: Final = 30.0
 """How often a namespace with elected controllers is looked at without news: a Lease that is not renewed makes none."""
-
-AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
-
-JUDGED: Final = (
-    DEPLOYMENTS,
-    STATEFUL_SETS,
-    DAEMON_SETS,
-    POD_DISRUPTION_BUDGETS,
-    PERSISTENT_VOLUME_CLAIMS,
-    LEASES,
-    SERVICES,
-    AUTOSCALERS,
-    PODS,
-)
-"""What is followed in every namespace. A report is made where there is any of the first six."""
 
 
 class Auditor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from tandem.labels import LABEL_PREFIX
-from tandem.runtime import Resource
+from tandem.runtime.resources import Resource
 
 REPORTS: Final = Resource(LABEL_PREFIX, "v1alpha1", "highavailabilityreports", "HighAvailabilityReport")
 REPORT_NAME: Final = "availability"

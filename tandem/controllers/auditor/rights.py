@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tandem.controllers.auditor.controller import JUDGED
 from tandem.controllers.auditor.reports import REPORTS
 from tandem.labels import PROFILE_CONFIG_MAP
-from tandem.runtime.resources import CONFIG_MAPS, EVENTS, LEASES, NODES
+from tandem.runtime.resources import (
+    CONFIG_MAPS,
+    DAEMON_SETS,
+    DEPLOYMENTS,
+    EVENTS,
+    LEASES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    POD_DISRUPTION_BUDGETS,
+    PODS,
+    SERVICES,
+    STATEFUL_SETS,
+    Resource,
+)
 
 READ: Final = ("get", "list", "watch")
+
+AUTOSCALERS: Final = Resource("autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler")
+
+JUDGED: Final = (
+    DEPLOYMENTS,
+    STATEFUL_SETS,
+    DAEMON_SETS,
+    POD_DISRUPTION_BUDGETS,
+    PERSISTENT_VOLUME_CLAIMS,
+    LEASES,
+    SERVICES,
+    AUTOSCALERS,
+    PODS,
+)
+"""What is followed in every namespace. A report is made where there is any of the first six."""
 
 
 def cluster_rules() -> list[dict[str, Any]]:

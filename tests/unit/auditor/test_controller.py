@@ -11,8 +11,9 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from tandem.controllers.auditor.controller import AUTOSCALERS, Auditor
+from tandem.controllers.auditor.controller import Auditor
 from tandem.controllers.auditor.reports import REPORT_NAME, REPORTS, custom_resource_definition
+from tandem.controllers.auditor.rights import AUTOSCALERS
 from tandem.recovery import ARTICLE, BALANCED, RecoveryProfile, to_dict
 from tandem.runtime import Engine, OpenFence, Scope
 from tandem.runtime.resources import (
