@@ -22,8 +22,9 @@ from tandem.runtime.errors import ApiError, NotFound
 from tandem.runtime.resources import CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object, Resource
 from tandem.survivability import CONTROL_PLANE, quantity
 
-REQUEST_SECONDS: Final = 10.0
-"""How long the check waits for the API server, which answers in well under a second when it is there."""
+REQUEST_SECONDS: Final = 30.0
+"""How long the check waits for the API server. It answers in well under a second, but not where a worker is lost and
+everybody lists anew: a run must still work then."""
 
 CORDONED: Final = "cordoned"
 
