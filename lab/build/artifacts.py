@@ -61,6 +61,11 @@ def tools() -> Path:
     return _found(("tools",))["tools"]
 
 
+def image(name: str) -> Path:
+    """The OCI layout of one of the lab's images, as `require` does."""
+    return _found((f"image-{name}",))[f"image-{name}"] / "oci"
+
+
 def _found(names: tuple[str, ...]) -> dict[str, Path]:
     there: dict[str, Result | None] = session().find(names)
     missing = [name for name in names if there[name] is None]
