@@ -3,6 +3,7 @@
 - `docs/profiles.md`: the table of profiles and predictions, from `tandem.recovery`;
 - `docs/checklist.md`: every rule of the availability checklist, from `tandem.checklist`;
 - `docs/benchmarks.md`: every committed result under `docs/bench/`;
+- `docs/everything-lost.md`: recovery after everything was lost at once, from `docs/everything-lost.json`;
 - `docs/stack.schema.json`: the shape of the stack files, from `infra.settings` and the components;
 - `docs/roles.md`: every variable of every role, from its `meta/argument_specs.yml`.
 """
@@ -20,6 +21,7 @@ import typer
 import yaml
 
 from infra.schema import schema_page
+from lab import lost
 from lab.story import ROOT
 from tandem.docs import checklist_page, profiles_page
 
@@ -124,6 +126,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "profiles.md": lambda: f"{GENERATED}\n{profiles_page()}",
     "checklist.md": lambda: f"{GENERATED}\n{checklist_page()}",
     "benchmarks.md": benchmarks_page,
+    "everything-lost.md": lambda: f"{GENERATED}\n{lost.page()}",
     "roles.md": roles_page,
     "stack.schema.json": schema_page,
 }

@@ -26,51 +26,19 @@ LIST_FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
 (ArgumentsToCommand, cmd/kubeadm/app/util/arguments.go), so writing one without it would drop NodeRestriction, lock the
 kubelets out (Node), or end the joining of nodes (bootstrapsigner, tokencleaner)."""
 
-KUBEADM_SETS: Final = frozenset(
-    {
-        "advertise-address",
-        "allocate-node-cidrs",
-        "allow-privileged",
-        "authentication-kubeconfig",
-        "authorization-kubeconfig",
-        "authorization-mode",
-        "bind-address",
-        "client-ca-file",
-        "cluster-cidr",
-        "cluster-name",
-        "cluster-signing-cert-file",
-        "cluster-signing-key-file",
-        "controllers",
-        "enable-admission-plugins",
-        "enable-bootstrap-token-auth",
-        "etcd-cafile",
-        "etcd-certfile",
-        "etcd-keyfile",
-        "etcd-servers",
-        "kubeconfig",
-        "kubelet-client-certificate",
-        "kubelet-client-key",
-        "kubelet-preferred-address-types",
-        "leader-elect",
-        "proxy-client-cert-file",
-        "proxy-client-key-file",
-        "requestheader-allowed-names",
-        "requestheader-client-ca-file",
-        "requestheader-extra-headers-prefix",
-        "requestheader-group-headers",
-        "requestheader-username-headers",
-        "root-ca-file",
-        "secure-port",
-        "service-account-issuer",
-        "service-account-key-file",
-        "service-account-private-key-file",
-        "service-account-signing-key-file",
-        "service-cluster-ip-range",
-        "tls-cert-file",
-        "tls-private-key-file",
-        "use-service-account-credentials",
-    }
-)
+_KUBEADM_SETS: Final = """
+    advertise-address allow-privileged authorization-mode client-ca-file enable-admission-plugins
+    enable-bootstrap-token-auth etcd-cafile etcd-certfile etcd-keyfile etcd-servers kubelet-client-certificate
+    kubelet-client-key kubelet-preferred-address-types proxy-client-cert-file proxy-client-key-file
+    requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix
+    requestheader-group-headers requestheader-username-headers secure-port service-account-issuer
+    service-account-key-file service-account-signing-key-file service-cluster-ip-range tls-cert-file
+    tls-private-key-file
+    allocate-node-cidrs authentication-kubeconfig authorization-kubeconfig bind-address cluster-cidr cluster-name
+    cluster-signing-cert-file cluster-signing-key-file controllers kubeconfig leader-elect root-ca-file
+    service-account-private-key-file use-service-account-credentials
+"""
+KUBEADM_SETS: Final = frozenset(_KUBEADM_SETS.split())
 """Flags that kubeadm writes by itself (getAPIServerCommand and getControllerManagerCommand,
 cmd/kubeadm/app/phases/controlplane/manifests.go): taken out of extraArgs, they come back with kubeadm's value."""
 

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -86,14 +86,29 @@ def journal(lab: Lab, machine: str, folder: str, since: int) -> oracle.Journal:
 
 
 class Clients:
-    """Writers' clients outside the cluster, at both workers' node ports; this machine's clock is theirs."""
+    """Clients outside the cluster, at both workers' node ports; this machine's clock is theirs. Ledgers are written."""
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        folder: Path,
+        ports: Mapping[str, int] | None = None,
+        *,
+        rate: float = 5.0,
+        kept_rate: float = 2.0,
+    ) -> None:
         targets = [
-            {"app": APP, "vantage": worker, "host": lab.address(worker), "port": NODE_PORT, "write": True}
+            {
+                "app": app,
+                "vantage": worker,
+                "host": lab.address(worker),
+                "port": port,
+                "write": app.startswith("ledger"),
+            }
+            for app, port in (ports or {APP: NODE_PORT}).items()
             for worker in WORKERS
         ]
-        argv = command(targets, rate=5.0, kept_rate=2.0, timeout=0.5, seconds=3000.0, stdin=False)
+        argv = command(targets, rate=rate, kept_rate=kept_rate, timeout=0.5, seconds=3000.0, stdin=False)
         self.path = folder / "samples.jsonl"
         with self.path.open("w") as stream:
             self.process = subprocess.Popen(lab.exec_argv(*argv), stdout=stream)
@@ -180,6 +195,7 @@ def test_a_worker_that_was_only_cut_off_writes_nothing_after_its_release(
         wait_until(lambda: bool(clients.good(began, survivor, old)), 60, "the successor answers")
         first = min(each.end for each in clients.good(began, survivor, old))
         print(f"release: command {took:.1f} s, first answer of the successor after {first - began:.1f} s")
+        print(done.stdout[done.stdout.rindex("TASKS RECAP") :])
         again = playbook("release-node", node)
         assert again.returncode == 0
         assert "changed=0" in told(again).rpartition(f"{SERVER} :")[2], "a second run changes nothing"
@@ -239,6 +255,7 @@ def test_after_a_power_loss(story: Story, deployed: Path, lab: Lab, tmp_path: Pa
     finally:
         clients.stop()
     print(f"release after a power loss: first answer after {first - began:.1f} s")
+    print(done.stdout[done.stdout.rindex("TASKS RECAP") :])
     assert first - began < PROMISED_SECONDS
     lab.power_on(node)
     wait_until(lambda: ready(node), 240, f"{node} is Ready")

@@ -1,24 +1,34 @@
-#!/usr/bin/python
-"""Ansible module: a released node's pods serve elsewhere, and the node's way back. The cluster's side of both."""
+"""Ansible action: a released node's pods serve elsewhere, and the node's way back. The cluster's side of both.
+
+An action, for it runs within ansible-playbook itself: a release is timed, and each module's start costs half a second.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tandem_kube import Kube, KubeError
-from ansible.module_utils.tandem_release import (
+from ansible.plugins.action import ActionBase
+
+# The functions live beside this folder; they are found from the project's root.
+sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+
+from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
+from plugins.module_utils.tandem_release import (  # noqa: E402
     TAINT,
     Volumes,
     addresses,
     awaited,
+    heirs,
     readmission_refusals,
     refusals,
     serving,
     sorted_pods,
     tainted,
     told,
+    unasked,
     waiting_for,
 )
 
@@ -26,7 +36,8 @@ DOCUMENTATION = """
 module: tandem_let_go
 short_description: Plans a node's release, deletes its pods by force once it is fenced, and takes its taint off again
 description:
-  - Runs on the control node. C(state=planned) tells what would happen and what forbids it, and changes nothing.
+  - Runs on the control node. C(state=planned) tells what would happen, fails when something forbids it, and changes
+    nothing.
   - C(state=released) taints the node, deletes its pods by force (each by its UID, so that no successor is hit), and
     waits until every workload with a volume on the share has a Ready pod elsewhere. Only for a node whose fence was
     acknowledged.
@@ -91,12 +102,13 @@ EXAMPLES = """
 
 RETURN = """
 refusals:
-  description: What forbids it, as sentences.
-  returned: when planned or judged
+  description: What forbids taking the node back, as sentences.
+  returned: when judged
   type: list
 plan:
-  description: The node's boot id and addresses, its pods that go by force, those that are left and why.
-  returned: when planned and possible, or released
+  description: The node's boot id and addresses, its pods that go by force, those that are left and why; the workers
+    that can take them over; and what forbids it unless the NFS server refuses the node already.
+  returned: when planned or released
   type: dict
 serving:
   description: Where each workload with a volume on the share serves, and after how many seconds.
@@ -116,9 +128,11 @@ def planned(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
     """
     name, record = parameters["node"], parameters["record"]
     nodes = {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
-    forbidden = refusals(name, nodes, parameters["workers"], record, accept_ready=parameters["accept_ready"])
+    worker = nodes.get(name) if name in parameters["workers"] else None
+    alive = unasked(name, worker, accept_ready=parameters["accept_ready"])
+    forbidden = refusals(name, nodes, parameters["workers"], record)
     if forbidden:
-        return {"refusals": forbidden, "plan": {}}
+        return {"refusals": [*alive, *forbidden], "plan": {}}
     pods = api.get("/api/v1/pods")["items"]
     volumes = Volumes(
         api.get("/api/v1/persistentvolumeclaims")["items"],
@@ -133,6 +147,8 @@ def planned(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
         "boot_id": nodes[name]["status"]["nodeInfo"].get("bootID", ""),
         "addresses": addresses(nodes[name], parameters["address"]),
         "tainted": tainted(nodes[name]),
+        "unless_refused": alive,
+        "heirs": heirs(name, nodes, parameters["workers"], record),
         **found,
         "awaited": awaited(pods, name, found["forced"], volumes, since),
     }
@@ -251,45 +267,50 @@ def readmitted(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> di
     return {"changed": tainted(node)}
 
 
-def main() -> None:
-    """Entry point of the module."""
-    module = AnsibleModule(
-        argument_spec={
-            "kubeconfig": {"type": "path", "required": True},
-            "node": {"type": "str", "required": True},
-            "state": {"type": "str", "choices": ["planned", "released", "judged", "readmitted"], "required": True},
-            "workers": {"type": "list", "elements": "str", "default": []},
-            "address": {"type": "str", "default": ""},
-            "share": {"type": "str", "default": ""},
-            "servers": {"type": "list", "elements": "str", "default": []},
-            "record": {"type": "dict", "default": {}},
-            "machine": {"type": "dict", "default": {}},
-            "accept_ready": {"type": "bool", "default": False},
-            "timeout_seconds": {"type": "int", "default": 120},
-        },
-        supports_check_mode=True,
-    )
-    parameters = module.params
-    state, name = parameters["state"], parameters["node"]
-    entry = parameters["record"].get(name, {})
-    if state == "released" and entry.get("phase") != "refused" and not module.check_mode:
-        module.fail_json(
-            msg=f"{name}: the NFS server has not acknowledged that it refuses it; rule: no pod is deleted by force "
-            "before that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both in "
-            "order"
-        )
-    try:
-        api = Kube(parameters["kubeconfig"])
-        if state in ("planned", "judged"):
-            act = planned if state == "planned" else judged
-            module.exit_json(changed=False, **act(api, parameters))
-        change = released if state == "released" else readmitted
-        module.exit_json(**change(api, parameters, check_mode=module.check_mode))
-    except TimeoutError as error:
-        module.fail_json(msg=str(error))
-    except KubeError as error:
-        module.fail_json(msg=f"{name}: {error}; way out: run the same playbook again, it goes on from here")
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "kubeconfig": {"type": "path", "required": True},
+    "node": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["planned", "released", "judged", "readmitted"], "required": True},
+    "workers": {"type": "list", "elements": "str", "default": []},
+    "address": {"type": "str", "default": ""},
+    "share": {"type": "str", "default": ""},
+    "servers": {"type": "list", "elements": "str", "default": []},
+    "record": {"type": "dict", "default": {}},
+    "machine": {"type": "dict", "default": {}},
+    "accept_ready": {"type": "bool", "default": False},
+    "timeout_seconds": {"type": "int", "default": 120},
+}
 
 
-if __name__ == "__main__":
-    main()
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do what the state asks for; a failure says what to do next."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, parameters = self.validate_argument_spec(ARGUMENTS)
+        state, name = parameters["state"], parameters["node"]
+        check_mode = bool(self._task.check_mode)
+        entry = parameters["record"].get(name, {})
+        if state == "released" and entry.get("phase") != "refused" and not check_mode:
+            message = (
+                f"{name}: the NFS server has not acknowledged that it refuses it; rule: no pod is deleted by force "
+                "before that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both "
+                "in order"
+            )
+            return {**result, "failed": True, "msg": message}
+        try:
+            api = Kube(str(parameters["kubeconfig"]))
+            if state in ("planned", "judged"):
+                answer = (planned if state == "planned" else judged)(api, parameters)
+                if state == "planned" and answer["refusals"]:
+                    lines = ["Nothing has been changed. The release is refused:", *answer["refusals"]]
+                    return {**result, "failed": True, "msg": "\n".join(lines)}
+                return {**result, "changed": False, **answer}
+            change = released if state == "released" else readmitted
+            return {**result, **change(api, parameters, check_mode=check_mode)}
+        except TimeoutError as error:
+            return {**result, "failed": True, "msg": str(error)}
+        except KubeError as error:
+            message = f"{name}: {error}; way out: run the same playbook again, it goes on from here"
+            return {**result, "failed": True, "msg": message}
