@@ -42,7 +42,7 @@ def remarks(apps: Mapping[str, AppArgs], away: Away, *, degraded: bool) -> list[
     found: list[str] = []
     if degraded:
         seen = f"worker away: {who}" if who else "every worker seems to be there"
-        names = ", ".join(apps) or "no app"
+        names = ", ".join(sorted(apps)) or "no app"
         found.append(
             f"degraded: {seen}; not waited for: {names}\n"
             "  look: kubectl get pods --output=wide; what has no place starts when the worker is back\n"

@@ -124,7 +124,7 @@ async def connect(kubeconfig: Path | None, context: str | None = None) -> AsyncI
     given = kubeconfig or os.environ.get("KUBECONFIG")
     if given is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
         try:
-            config.load_incluster_config(settings)
+            config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
         except (config.ConfigException, OSError) as error:
             raise ApiError(f"the pod's own account cannot be used: {error}", 0) from error
     else:

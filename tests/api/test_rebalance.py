@@ -92,13 +92,22 @@ def account(site: Site) -> str:
     for kind in ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"):
         inside = "" if kind.startswith("Cluster") else f"/namespaces/{PLACE}"
         site.api.request("POST", f"{RBAC}{inside}/{kind.lower()}s", made.one(kind).inputs)
-    job = made.one("CronJob").inputs
+    job = whole_numbers(made.one("CronJob").inputs)
     site.api.request("POST", f"/apis/batch/v1/namespaces/{PLACE}/cronjobs", job)
     path = site.api.kubeconfig(f"system:serviceaccount:{PLACE}:rebalance", ("system:serviceaccounts",))
     # Copied: a colon in the account's name would part the path into two.
     own = site.api.folder / "kubeconfig-of-the-job.json"
     own.write_text(path.read_text())
     return str(own)
+
+
+def whole_numbers(value: Any) -> Any:
+    """Over the mock's wire every number is a floating one, which the API server does not take for a whole one."""
+    if isinstance(value, dict):
+        return {key: whole_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [whole_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def test_within_budgets_and_with_its_own_rights(site: Site, account: str) -> None:

@@ -39,10 +39,10 @@ def awaited(found: Registered) -> set[str]:
     """Kind and name of each object that runs pods and is waited for."""
     running = [each for kind in ("Deployment", "DaemonSet", "StatefulSet") for each in found.of(kind)]
     assert len(running) > 6
-    return {f"{each.type.rpartition(':')[2]} {each.name}" for each in running if SKIP not in annotations(each)}
+    return {f"{each.type.rpartition(':')[2]} {each.name}" for each in running if SKIP not in said_by(each)}
 
 
-def annotations(resource: Resource) -> dict[str, str]:
+def said_by(resource: Resource) -> dict[str, str]:
     return resource.inputs["metadata"].get("annotations") or {}
 
 
@@ -95,7 +95,7 @@ def test_without_the_switch_the_cause_and_the_longest_wait_are_named(monkeypatch
 
 def test_with_the_switch_what_was_not_awaited_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     first, stuck = said(monkeypatch, settings(degraded="true"), AWAY)
-    assert "not waited for: web, ledger-hold, ledger-replace, control, agent, auditor" in first
+    assert "not waited for: agent, auditor, control, ledger-hold, ledger-replace, web" in first
     assert "w1 (not Ready" in first
     assert "pulumi config rm tandem:degraded" in first
     assert stuck.startswith("ledger-replace:")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -104,7 +105,7 @@ def serving(app: str) -> str:
 ASK = """
 import json, urllib.request
 for number in range({count}):
-    body = json.dumps({{"word": "{word}", "number": number}}).encode()
+    body = json.dumps({{"client": "{word}", "n": number}}).encode()
     with urllib.request.urlopen(urllib.request.Request("http://127.0.0.1:8080/append", body), timeout=20) as answer:
         assert answer.status == 200
 """
@@ -134,10 +135,10 @@ def write(pod: str, word: str) -> None:
 
 def words(pod: str) -> list[str]:
     """The words of all records there, in order, each once; every word must have all of its records."""
-    found = [yaml.safe_load(line) for line in inside(pod, READ).splitlines()]
-    told = list(dict.fromkeys(str(each["word"]) for each in found))
+    found = [json.loads(line) for line in inside(pod, READ).splitlines()]
+    told = list(dict.fromkeys(str(each["client"]) for each in found))
     for word in told:
-        assert [each["number"] for each in found if each["word"] == word] == list(range(RECORDS)), word
+        assert [each["n"] for each in found if each["client"] == word] == list(range(RECORDS)), word
     return told
 
 
@@ -153,7 +154,8 @@ def old(running_lab: Story, deployed: Path) -> Iterator[Story]:
         here = f"--namespace={NAMESPACE}"
         for kinds in ("statefulset/db", "service/db", "pod/copy"):
             subprocess.run(kubectl("delete", kinds, here, "--ignore-not-found"), check=True)
-        volumes = [each["spec"]["volumeName"] for each in claims() if each["metadata"]["name"] in CLAIMS]
+        ours = [each["spec"].get("volumeName") for each in claims() if each["metadata"]["name"] in CLAIMS]
+        volumes = [each for each in ours if each]
         subprocess.run(kubectl("delete", "pvc", *CLAIMS, here, "--ignore-not-found"), check=True)
         if volumes:
             subprocess.run(kubectl("delete", "pv", *volumes, "--ignore-not-found"), check=True)
