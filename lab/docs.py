@@ -1,6 +1,6 @@
 """`make docs`: make the generated pages from what is committed; `--check` says which are out of date.
 
-- `docs/profiles.md`: the table of profiles and predictions, from `tandem.recovery`;
+- `docs/profiles.md`: the table of profiles and predictions, from `tandem.recovery`, and what drills measured;
 - `docs/checklist.md`: every rule of the availability checklist, from `tandem.checklist`;
 - `docs/benchmarks.md`: every committed result under `docs/bench/`;
 - `docs/everything-lost.md`: recovery after everything was lost at once, from `docs/everything-lost.json`;
@@ -21,7 +21,7 @@ import typer
 import yaml
 
 from infra.schema import schema_page
-from lab import lost
+from lab import lost, timelines
 from lab.story import ROOT
 from tandem.docs import checklist_page, profiles_page
 
@@ -139,7 +139,7 @@ def _default(value: object) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "profiles.md": lambda: f"{GENERATED}\n{profiles_page()}",
+    "profiles.md": lambda: f"{GENERATED}\n{profiles_page()}\n{timelines.page()}",
     "checklist.md": lambda: f"{GENERATED}\n{checklist_page()}",
     "benchmarks.md": benchmarks_page,
     "everything-lost.md": lambda: f"{GENERATED}\n{lost.page()}",

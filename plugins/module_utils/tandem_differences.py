@@ -118,7 +118,7 @@ def node_differences(host: str, node: Mapping[str, Any], wanted: Mapping[str, An
         host: its name.
         node: the facts of `tandem_node`.
         wanted: any of `settings` (of a profile; with `control_plane` true the control plane's programs are judged too),
-            `held` (packages), `mount` ({point, source, options}), `export` ({path, lease, grace}), `units` (active).
+            `held` (packages), `mount` ({point, source, options}), `export` ({path, lease, grace, clients}), `units`.
     """
     found: list[dict[str, Any]] = []
     settings = wanted.get("settings")
@@ -268,8 +268,16 @@ def _export_differences(host: str, live: Mapping[str, Any], wanted: Mapping[str,
         for key in ("lease", "grace")
         if live[key] != wanted[key]
     ]
-    if not any(line.split()[0] == wanted["path"] for line in live["exports"]):
+    ours = [line for line in live["exports"] if line.split()[0] == wanted["path"]]
+    if not ours:
         found.append(difference(host, f"export {wanted['path']}", "exported", live["exports"]))
+    for line in ours:
+        client, _, options = line.split(maxsplit=1)[1].partition("(")
+        key = f"export {wanted['path']} to {client}"
+        if client not in wanted.get("clients", [client]):
+            found.append(difference(host, key, "not exported: only workers may mount", "exported"))
+        elif "sync" not in options.rstrip(")").split(","):
+            found.append(difference(host, key, "sync: what a client wrote is on the disk", "async"))
     return found
 
 

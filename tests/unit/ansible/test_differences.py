@@ -156,6 +156,27 @@ def test_export_differences(node: Node) -> None:
     ]
 
 
+OPTIONS = "rw,sync,wdelay,hide,nocrossmnt,secure,root_squash,no_all_squash,no_subtree_check,fsid=3e1d0c5e,sec=sys"
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "key"),
+    [
+        ("10.0.0.11", OPTIONS, None),
+        ("10.0.0.11", OPTIONS.replace(",sync,", ",async,"), "export /srv/y to 10.0.0.11"),
+        ("*", OPTIONS, "export /srv/y to *"),
+        ("10.0.0.0/24", OPTIONS, "export /srv/y to 10.0.0.0/24"),
+    ],
+)
+def test_exports_of_the_share_to_others_or_async(node: Node, client: str, options: str, key: str | None) -> None:
+    """A line of /var/lib/nfs/etab, as the kernel's server was told; other folders are not ours to judge."""
+    live = {"running": True, "clients": 2, "lease": 15, "grace": 15}
+    exports = [f"/srv/y\t{client}({options})", f"/srv/other\t*({OPTIONS.replace(',sync,', ',async,')})"]
+    wanted = {"path": "/srv/y", "lease": 15, "grace": 15, "clients": ["10.0.0.11", "10.0.0.12"]}
+    found = checks.node_differences("n", node(nfs_server={**live, "exports": exports}), {"export": wanted})
+    assert [entry["key"] for entry in found] == ([key] if key else [])
+
+
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
