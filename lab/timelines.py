@@ -13,7 +13,7 @@ from tandem import recovery
 RECORDED: Final = ROOT / "tests" / "unit" / "recovery" / "timelines.json"
 COMPARED: Final = ("article", "balanced")
 """The profile of the reference article, and ours that has to be no slower."""
-SHOWN: Final[Mapping[recovery.Behaviour, Sequence[str]]] = {
+SHOWN: Final[Mapping[recovery.Behaviour, Sequence[recovery.Stage]]] = {
     "replace": ("endpoints_out", "deleted", "scheduled", "serving"),
     "hold": ("endpoints_out",),
     "spread-wait": ("endpoints_out", "serving"),
@@ -44,7 +44,7 @@ def rows(found: Measured) -> list[list[str]]:
     return table
 
 
-def _cell(profile: str, behaviour: recovery.Behaviour, stage: str, values: Sequence[float]) -> str:
+def _cell(profile: str, behaviour: recovery.Behaviour, stage: recovery.Stage, values: Sequence[float]) -> str:
     if not values:
         return "-"
     window = recovery.predict(recovery.profile(profile), behaviour)[stage]
@@ -77,8 +77,8 @@ def page(path: Path = RECORDED) -> str:
     drills = ", ".join(f"{count} of `{name}`" for name, count in losses.items() if count)
     told = (
         "Seconds after a power loss on the lab, shortest to longest, with the number of pods seen and the end of the "
-        f"predicted window; from {drills}. Every stage of every drill lies in its window, when the window has the start "
-        "of a container that this drill had (`tests/unit/recovery/test_timelines.py`): `ready` and `serving` hold the "
+        f"predicted window; from {drills}. Every stage of every drill lies in its window, when that has the start of "
+        "a container that this drill had (`tests/unit/recovery/test_timelines.py`): `ready` and `serving` hold the "
         "time that a slow lab machine takes to start one, which no profile changes; `scheduled` does not."
     )
     table = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}", *(f"| {' | '.join(row)} |" for row in body)]

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "/api/v1/namespaces/kube-system"
 TIMEOUT_SECONDS = 1500
 WATCHED = "/etc /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /usr/local /opt /var/backups /root /srv"
-SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "1")))
+SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "10")))
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
 

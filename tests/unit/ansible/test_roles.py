@@ -26,12 +26,16 @@ def test_every_default_has_a_spec_and_every_spec_a_default(role: Path) -> None:
     assert set(options) == set(load(role / "defaults" / "main.yml"))
 
 
+DAY_TWO = re.compile("certificates|node_(fence|reboot|replace|reset)")
+"""Roles whose playbooks judge their variables in a plan of their own; and where a worker is let go, seconds count."""
+
+
 def entry_points() -> list[tuple[str, str]]:
-    """Task files used by themselves (`tasks_from`), but those that let go of a worker: there, seconds count."""
+    """Task files of the site's roles that are used by themselves (`tasks_from`)."""
     found = set()
     for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]:
         found |= set(re.findall(r"name: (\w+)\n\s+tasks_from: (\w+)", path.read_text()))
-    return sorted((role, entry) for role, entry in found if role != "node_fence")
+    return sorted((role, entry) for role, entry in found if not DAY_TWO.fullmatch(role))
 
 
 def variables_of(role: Path, entry: str) -> set[str]:
@@ -63,7 +67,7 @@ def variables_of(role: Path, entry: str) -> set[str]:
 def test_every_entry_point_has_a_spec_of_what_it_reads(role: str, entry: str) -> None:
     specs = load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
     options = specs[entry]["options"]
-    assert set(options) == variables_of(ROOT / "roles" / role, entry)
+    assert variables_of(ROOT / "roles" / role, entry) <= set(options)
     assert {name: specs["main"]["options"][name] for name in options} == options
 
 
