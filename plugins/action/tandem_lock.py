@@ -47,6 +47,10 @@ identity:
   description: Who this run is to others; empty when there was no cluster to lock.
   returned: always
   type: str
+away:
+  description: Whether the API server did not answer, or not yet for good; asking again makes sense.
+  returned: when the API refused
+  type: bool
 """
 
 
@@ -69,8 +73,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 result.update(self._hold(arguments["kubeconfig"]))
             elif arguments["identity"]:
                 tandem_lock.confirm(Kube(arguments["kubeconfig"]), str(arguments["identity"]))
-        except (tandem_lock.LockError, KubeError) as error:
+        except tandem_lock.LockError as error:
             result.update(failed=True, msg=str(error))
+        except KubeError as error:
+            # An API server that starts answers nobody, and then forbids all, before it knows its own rules.
+            away = error.status in (0, 403, 429) or error.status >= 500
+            result.update(failed=True, msg=str(error), away=away)
         return result
 
     def _hold(self, kubeconfig: str) -> dict[str, Any]:
