@@ -16,6 +16,7 @@ from ansible.plugins.action import ActionBase
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
 from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
+from plugins.module_utils.tandem_kubelet_objects import delete_pod  # noqa: E402
 from plugins.module_utils.tandem_release import (  # noqa: E402
     TAINT,
     Volumes,
@@ -175,7 +176,7 @@ def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict
         epoch = str(parameters["record"][name]["epoch"])
         _taint(api, name, {"key": TAINT, "value": epoch, "effect": "NoExecute"})
     for pod in plan["forced"]:
-        _delete(api, pod)
+        delete_pod(api, pod)
     found: dict[str, Any] = {}
     until = begun + parameters["timeout_seconds"]
     while True:
@@ -194,22 +195,6 @@ def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict
                 "way out: mend that; the fence holds, and the same command waits again"
             )
         time.sleep(POLL_SECONDS)
-
-
-def _delete(api: Kube, pod: dict[str, Any]) -> None:
-    """Delete one pod by force; one that went meanwhile, or whose name is another's by now, is left."""
-    namespace, _, name = pod["name"].partition("/")
-    body = {
-        "apiVersion": "v1",
-        "kind": "DeleteOptions",
-        "gracePeriodSeconds": 0,
-        "preconditions": {"uid": pod["uid"]},
-    }
-    try:
-        api.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", body=body)
-    except KubeError as error:
-        if error.status not in (404, 409):
-            raise
 
 
 def _taint(api: Kube, name: str, taint: dict[str, Any] | None) -> None:
