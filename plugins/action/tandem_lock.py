@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,12 +83,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Take the lock, for the process that runs the playbook: the parent of this worker."""
         if not Path(kubeconfig).exists():
             return {"identity": "", "msg": "there is no cluster yet, and so nothing to lock"}
-        owner = os.getppid()
-        identity = f"{getpass.getuser()}@{socket.gethostname()}, process {owner}"
         api = Kube(kubeconfig)
         if self._task.check_mode:
             found = tandem_lock.holder(api.find(f"{tandem_lock.PATH}/{tandem_lock.NAME}"))
             return {"identity": "", "msg": f"check mode takes no lock; it is held by {found or 'nobody'}"}
-        tandem_lock.acquire(api, identity)
-        tandem_lock.start_keeper(kubeconfig, identity, owner)
-        return {"identity": identity}
+        return {"identity": tandem_lock.hold(api, kubeconfig, os.getppid())}

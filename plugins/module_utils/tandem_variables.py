@@ -78,6 +78,11 @@ def _endpoint(value: Any) -> bool:
     return found is not None and 0 < int(found[2]) < 65536
 
 
+def _sources(value: Any) -> bool:
+    """A list of IPv4 addresses or subnets."""
+    return isinstance(value, list) and all(isinstance(item, str) and _subnet(item) for item in value)
+
+
 def _fsid(value: Any) -> bool:
     """A number other than 0 (the root of NFSv4's pseudo file system) or a UUID."""
     if re.fullmatch(r"\d+", str(value)):
@@ -150,6 +155,8 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_max_skew_seconds": (_number(0.1, 60), "seconds, 0.1 to 60"),
     "tandem_min_disk_gib": (_number(0, 10**6), "GiB"),
     "tandem_nfs_address": (_address, "an IPv4 address"),
+    "tandem_nfs_firewall": (_one_of("none", "nftables"), "none or nftables"),
+    "tandem_nfs_firewall_also": (_sources, "a list of IPv4 addresses or subnets"),
     "tandem_nfs_grace_seconds": (_integer(10, 120), "seconds, 10 to 120"),
     "tandem_nfs_lease_seconds": (_integer(10, 120), "seconds, 10 to 120"),
     "tandem_nfs_restart_live": (_boolean, "true or false"),

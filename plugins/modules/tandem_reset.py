@@ -75,18 +75,20 @@ FOLDERS = (
     "/var/log/pods",
     "/var/log/containers",
     "/etc/tandem",
+    "/usr/local/lib/tandem",
 )
 """What kubeadm, kubelet, the container runtime and our roles made, and nobody else."""
 
 UNITS = "/etc/systemd/system"
 FILES = (
     f"{UNITS}/tandem-share.service",
+    f"{UNITS}/tandem-share-label.service",
     f"{UNITS}/tandem-pod-routes.service",
     f"{UNITS}/kubelet.service.d/40-tandem-share.conf",
     f"{UNITS}/kubelet.service.d/50-tandem.conf",
 )
 STOPPED = ("kubelet.service", "tandem-share.service", "containerd.service")
-DISABLED = ("tandem-share.service", "tandem-pod-routes.service")
+DISABLED = ("tandem-share.service", "tandem-share-label.service", "tandem-pod-routes.service")
 GROUPS = ("kubepods.slice", "kubepods")
 """Control groups of all pods, by the driver."""
 
@@ -239,9 +241,9 @@ def reset(share: str, share_unit: str, seconds: float) -> dict[str, Any]:
         stop(unit)
     end_pods(seconds)
     unmount_all(share, share_unit, seconds)
-    for unit in DISABLED:
-        run("systemctl", "disable", unit)
-    for path in (*FILES, f"{UNITS}/{share_unit}", *FOLDERS):
+    for unit in DISABLED:  # one of them is started whenever the share goes
+        run("systemctl", "disable", "--now", unit)
+    for path in (*FILES, f"{UNITS}/{share_unit}", f"{UNITS}/{share_unit}.d", *FOLDERS):
         remove_tree(path)
     if answer["changed"]:
         run("systemctl", "daemon-reload")

@@ -96,6 +96,24 @@ def test_a_flag_of_ours_that_nobody_wants_any_more_is_named(node: Node) -> None:
     assert len(found) == 2
 
 
+def test_a_flag_that_goes_back_to_kubeadms_own_value_is_gone(node: Node) -> None:
+    """Taken out of extraArgs, enable-admission-plugins is there again with what kubeadm puts there by itself."""
+    gone = tuning.settings("balanced", {"enable-admission-plugins": None, "profiling": None})
+    live = control_plane(node)
+    assert checks.component_differences("cp", live, "apiServer", gone) == []
+    for flags in ({"enable-admission-plugins": "NodeRestriction,PodNodeSelector"}, {"profiling": "false"}):
+        found = checks.component_differences("cp", control_plane(node, **flags), "apiServer", gone)
+        assert [entry["key"] for entry in found] == [f"kube-apiserver --{next(iter(flags))}"]
+
+
+def test_in_kubeadms_document_such_a_flag_is_not_there_at_all() -> None:
+    gone = tuning.settings("balanced", {"enable-admission-plugins": None})
+    document = kubeadm.merge_cluster_configuration(yaml.safe_load(cluster()["kubeadm_config"]), gone)
+    document["apiServer"]["extraArgs"].append({"name": "enable-admission-plugins", "value": "NodeRestriction"})
+    found = checks.document_differences(cluster(kubeadm_config=yaml.safe_dump(document)), gone)
+    assert [entry["key"] for entry in found] == ["kubeadm-config apiServer --enable-admission-plugins"]
+
+
 def test_a_missing_admission_plugin_is_named(node: Node) -> None:
     live = control_plane(node, **{"enable-admission-plugins": "PodNodeSelector"})
     found = checks.node_differences("cp", live, {"settings": SETTINGS, "control_plane": True})
