@@ -89,8 +89,8 @@ FILES = (
 )
 STOPPED = ("kubelet.service", "tandem-share.service", "containerd.service")
 DISABLED = ("tandem-share.service", "tandem-share-label.service", "tandem-pod-routes.service")
-GROUPS = ("kubepods.slice", "kubepods")
-"""Control groups of all pods, by the driver."""
+GROUPS = ("kubepods.slice", "kubepods", "system.slice/containerd.service")
+"""Control groups of all pods, by the driver, and of the container runtime's shims, which outlive it."""
 
 POLL_SECONDS = 0.2
 MOUNTINFO = Path("/proc/self/mountinfo")
