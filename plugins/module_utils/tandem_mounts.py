@@ -7,6 +7,7 @@ removes across the border of a file system.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -105,6 +106,12 @@ def _target(link: Path) -> str:
         return ""
 
 
+def present(path: str) -> bool:
+    """Whether there is something to remove; a file system of its own at this very folder stays, and counts if full."""
+    top = Path(path)
+    return os.path.lexists(top) and not (top.is_mount() and not any(top.iterdir()))
+
+
 def remove_tree(path: str) -> bool:
     """Remove a file or a folder with all that is in it, within its own file system; whether it was there.
 
@@ -118,6 +125,10 @@ def remove_tree(path: str) -> bool:
     parent = os.open(top.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
         _remove(parent, top.name, path, top.lstat().st_dev)
+    except OSError as error:
+        # A file system of its own at this very folder: it stays, and is empty now.
+        if error.errno != errno.EBUSY or any(top.iterdir()):
+            raise
     finally:
         os.close(parent)
     return True

@@ -20,6 +20,7 @@ from ansible.module_utils.tandem_mounts import (
     links,
     of_share,
     parse,
+    present,
     remove_tree,
 )
 
@@ -138,7 +139,7 @@ def refusals(share: str, folders: tuple[str, ...] = FOLDERS) -> list[str]:
 
 def plan(share: str) -> dict[str, Any]:
     """What would go."""
-    folders = [folder for folder in FOLDERS if os.path.lexists(folder)]
+    folders = [folder for folder in FOLDERS if present(folder)]
     now = mounts()
     told = [
         f"ended: all pods, {', '.join(STOPPED)}",

@@ -177,6 +177,19 @@ def reset():
         ),
         pytest.param(
             """
+            subprocess.run(["umount", pod / "shared"], check=True)
+            subprocess.run(["umount", pod / "local"], check=True)
+            mount("--types", "tmpfs", "tmpfs", kubelet)
+            (kubelet / "pods").mkdir()
+            assert reset()["changed"]
+            assert mounted() == [str(kubelet)] and list(kubelet.iterdir()) == []
+            assert not reset()["changed"]
+            whole()
+            """,
+            id="a-file-system-of-its-own",
+        ),
+        pytest.param(
+            """
             tandem_reset.unmount = lambda point, seconds: None
             try:
                 reset()
