@@ -9,8 +9,6 @@ from __future__ import annotations
 import datetime
 import itertools
 import json
-import os
-import platform
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -57,10 +55,15 @@ class Record:
     lost_records: int
     doubled_records: int
     profile: str
-    machine: str = field(
-        default_factory=lambda: f"{os.cpu_count()} cores, {platform.system()} {platform.release()}",
-    )
+    machine: str = field(default_factory=lambda: _machine())
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
+
+
+def _machine() -> str:
+    """The host in a line."""
+    from lab.bench import machine  # noqa: PLC0415  # every page of docs/ would load all benchmarks
+
+    return machine()
 
 
 def longest_pause(samples: Iterable[Sample], app: str, begin: float, end: float) -> tuple[float, float]:

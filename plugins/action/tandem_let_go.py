@@ -5,6 +5,7 @@ An action, for it runs within ansible-playbook itself: a release is timed, and e
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,9 @@ from ansible.plugins.action import ActionBase
 # The functions live beside this folder; they are found from the project's root.
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
+from plugins.module_utils import tandem_lock  # noqa: E402
 from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
+from plugins.module_utils.tandem_kubelet_objects import delete_pod  # noqa: E402
 from plugins.module_utils.tandem_release import (  # noqa: E402
     TAINT,
     Volumes,
@@ -36,8 +39,8 @@ DOCUMENTATION = """
 module: tandem_let_go
 short_description: Plans a node's release, deletes its pods by force once it is fenced, and takes its taint off again
 description:
-  - Runs on the control node. C(state=planned) tells what would happen, fails when something forbids it, and changes
-    nothing.
+  - Runs on the control node. C(state=planned) fails when something forbids the release, tells what the NFS server has
+    to know, and takes the lock for this run; in check mode it takes no lock and tells of the pods too.
   - C(state=released) taints the node, deletes its pods by force (each by its UID, so that no successor is hit), and
     waits until every workload with a volume on the share has a Ready pod elsewhere. Only for a node whose fence was
     acknowledged.
@@ -110,29 +113,62 @@ plan:
     that can take them over; and what forbids it unless the NFS server refuses the node already.
   returned: when planned or released
   type: dict
+deleted_seconds:
+  description: After how many seconds all pods were deleted.
+  returned: when released
+  type: float
 serving:
   description: Where each workload with a volume on the share serves, and after how many seconds.
   returned: when released
   type: dict
 """
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 0.5
 ATTEMPTS = 10
 
 
-def planned(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
-    """What a release would do, and what forbids it.
+def planned(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """What forbids a release, and what the NFS server has to know for it; in check mode, what it would do to pods too.
 
     Raises:
         KubeError: the API refused or cannot be reached.
     """
+    nodes = _nodes(api)
+    forbidden, plan = _judged(parameters, nodes)
+    if forbidden:
+        return {"refusals": forbidden, "plan": {}}
+    if check_mode:
+        plan |= _of_pods(api, parameters)
+        return {"refusals": [], "plan": {**plan, "told": told(plan)}}
+    line = f"{plan['node']} ({', '.join(plan['addresses'])}) is refused the share until it has booted anew"
+    return {"refusals": [], "plan": {**plan, "told": [line]}}
+
+
+def _nodes(api: Kube) -> dict[str, Any]:
+    return {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
+
+
+def _judged(parameters: dict[str, Any], nodes: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What of the nodes forbids a release, else the plan as far as nodes matter."""
     name, record = parameters["node"], parameters["record"]
-    nodes = {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
     worker = nodes.get(name) if name in parameters["workers"] else None
     alive = unasked(name, worker, accept_ready=parameters["accept_ready"])
     forbidden = refusals(name, nodes, parameters["workers"], record)
     if forbidden:
-        return {"refusals": [*alive, *forbidden], "plan": {}}
+        return [*alive, *forbidden], {}
+    return [], {
+        "node": name,
+        "boot_id": nodes[name]["status"]["nodeInfo"].get("bootID", ""),
+        "addresses": addresses(nodes[name], parameters["address"]),
+        "tainted": tainted(nodes[name]),
+        "unless_refused": alive,
+        "heirs": heirs(name, nodes, parameters["workers"], record),
+    }
+
+
+def _of_pods(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The plan as far as pods matter; those on the share come first, for somebody waits for them."""
+    name, record = parameters["node"], parameters["record"]
     pods = api.get("/api/v1/pods")["items"]
     volumes = Volumes(
         api.get("/api/v1/persistentvolumeclaims")["items"],
@@ -141,18 +177,9 @@ def planned(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
         parameters["servers"],
     )
     found = sorted_pods(pods, name, volumes)
+    found["forced"].sort(key=lambda pod: not pod["share"])
     since = str(record.get(name, {}).get("since", ""))
-    plan = {
-        "node": name,
-        "boot_id": nodes[name]["status"]["nodeInfo"].get("bootID", ""),
-        "addresses": addresses(nodes[name], parameters["address"]),
-        "tainted": tainted(nodes[name]),
-        "unless_refused": alive,
-        "heirs": heirs(name, nodes, parameters["workers"], record),
-        **found,
-        "awaited": awaited(pods, name, found["forced"], volumes, since),
-    }
-    return {"refusals": [], "plan": {**plan, "told": told(plan)}}
+    return {**found, "awaited": awaited(pods, name, found["forced"], volumes, since)}
 
 
 def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
@@ -162,65 +189,68 @@ def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict
         KubeError: the API refused or cannot be reached, or the other workers went meanwhile.
         TimeoutError: a workload does not serve elsewhere in time; the message says why.
     """
-    name = parameters["node"]
-    answer = planned(api, parameters)
-    plan = answer["plan"]
-    changed = bool(plan) and (not plan["tainted"] or bool(plan["forced"]))
-    if not plan:
-        raise KubeError(f"the node is fenced, but its pods were left: {' '.join(answer['refusals'])}")
+    name, begun = parameters["node"], time.monotonic()
+    nodes = _nodes(api)
+    forbidden, plan = _judged(parameters, nodes)
+    if forbidden:
+        raise KubeError(f"the node is fenced, but its pods were left: {' '.join(forbidden)}")
+    plan |= _of_pods(api, parameters)
+    answer = {"plan": {**plan, "told": told(plan)}, "changed": not plan["tainted"] or bool(plan["forced"])}
     if check_mode:
-        return {**answer, "changed": changed, "serving": {}}
-    begun = time.monotonic()
+        return {**answer, "serving": {}, "deleted_seconds": 0.0}
     if not plan["tainted"]:
         epoch = str(parameters["record"][name]["epoch"])
-        _taint(api, name, {"key": TAINT, "value": epoch, "effect": "NoExecute"})
+        _taint(api, name, {"key": TAINT, "value": epoch, "effect": "NoExecute"}, nodes[name])
     for pod in plan["forced"]:
-        _delete(api, pod)
+        delete_pod(api, pod)
+    answer["deleted_seconds"] = round(time.monotonic() - begun, 1)
+    return {**answer, "serving": _wait(api, name, plan["awaited"], begun, parameters["timeout_seconds"])}
+
+
+def _wait(api: Kube, name: str, owners: dict[str, str], begun: float, seconds: float) -> dict[str, Any]:
+    """Wait until every owner has a Ready pod elsewhere; which, and after how many seconds.
+
+    Only their own namespaces are asked for, and not often: an API server that has just lost a node is busy.
+
+    Raises:
+        KubeError: the API refused or cannot be reached.
+        TimeoutError: one does not serve in time; the message says why.
+    """
     found: dict[str, Any] = {}
-    until = begun + parameters["timeout_seconds"]
+    namespaces = sorted({owner.partition("/")[0] for owner in owners.values()})
     while True:
-        pods = api.get("/api/v1/pods")["items"]
+        pods = [pod for each in namespaces for pod in api.get(f"/api/v1/namespaces/{each}/pods")["items"]]
         there = serving(pods, name)
-        for uid, owner in plan["awaited"].items():
+        for uid, owner in owners.items():
             if uid in there and owner not in found:
                 found[owner] = {"pod": there[uid], "seconds": round(time.monotonic() - begun, 1)}
-        missing = {uid: owner for uid, owner in plan["awaited"].items() if owner not in found}
+        missing = {uid: owner for uid, owner in owners.items() if owner not in found}
         if not missing:
-            return {**answer, "changed": changed, "serving": found}
-        if time.monotonic() > until:
+            return found
+        if time.monotonic() - begun > seconds:
             why = "; ".join(f"{owner}: {waiting_for(pods, name, uid)}" for uid, owner in missing.items())
             raise TimeoutError(
-                f"{name} is released, but not all serve elsewhere after {parameters['timeout_seconds']} s: {why}; "
-                "way out: mend that; the fence holds, and the same command waits again"
+                f"{name} is released, but not all serve elsewhere after {seconds:g} s: {why}; way out: mend that; the "
+                "fence holds, and the same command waits again"
             )
         time.sleep(POLL_SECONDS)
 
 
-def _delete(api: Kube, pod: dict[str, Any]) -> None:
-    """Delete one pod by force; one that went meanwhile, or whose name is another's by now, is left."""
-    namespace, _, name = pod["name"].partition("/")
-    body = {
-        "apiVersion": "v1",
-        "kind": "DeleteOptions",
-        "gracePeriodSeconds": 0,
-        "preconditions": {"uid": pod["uid"]},
-    }
-    try:
-        api.request("DELETE", f"/api/v1/namespaces/{namespace}/pods/{name}", body=body)
-    except KubeError as error:
-        if error.status not in (404, 409):
-            raise
-
-
-def _taint(api: Kube, name: str, taint: dict[str, Any] | None) -> None:
+def _taint(api: Kube, name: str, taint: dict[str, Any] | None, known: dict[str, Any] | None = None) -> None:
     """Put our taint on a node, or take it off (None). Taints are one list to the API: those of others stay.
+
+    Args:
+        api: the cluster.
+        name: the node.
+        taint: the taint, or None.
+        known: the node as it was read just now, to spare one request.
 
     Raises:
         KubeError: the API refused, or somebody else wrote the node each time.
     """
     headers = {"Content-Type": "application/merge-patch+json"}
     for attempt in range(1, ATTEMPTS + 1):
-        node = api.get(f"/api/v1/nodes/{name}")
+        node = known if known is not None and attempt == 1 else api.get(f"/api/v1/nodes/{name}")
         others = [each for each in node["spec"].get("taints") or [] if each["key"] != TAINT]
         # The version that it was decided on: a taint that somebody adds in between must not be lost.
         body = {
@@ -302,14 +332,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         try:
             api = Kube(str(parameters["kubeconfig"]))
             if state in ("planned", "judged"):
-                answer = (planned if state == "planned" else judged)(api, parameters)
-                if state == "planned" and answer["refusals"]:
+                if state == "judged":
+                    return {**result, "changed": False, **judged(api, parameters)}
+                answer = planned(api, parameters, check_mode=check_mode)
+                if answer["refusals"]:
                     lines = ["Nothing has been changed. The release is refused:", *answer["refusals"]]
                     return {**result, "failed": True, "msg": "\n".join(lines)}
+                if not check_mode:
+                    tandem_lock.hold(api, str(parameters["kubeconfig"]), os.getppid())
                 return {**result, "changed": False, **answer}
             change = released if state == "released" else readmitted
             return {**result, **change(api, parameters, check_mode=check_mode)}
-        except TimeoutError as error:
+        except (TimeoutError, tandem_lock.LockError) as error:
             return {**result, "failed": True, "msg": str(error)}
         except KubeError as error:
             message = f"{name}: {error}; way out: run the same playbook again, it goes on from here"

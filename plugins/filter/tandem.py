@@ -21,6 +21,7 @@ from plugins.module_utils import (  # noqa: E402
     tandem_findings,
     tandem_kubeadm,
     tandem_plan_report,
+    tandem_replacing,
     tandem_stale,
     tandem_tuning,
 )
@@ -195,6 +196,8 @@ class FilterModule:
             "tandem_coredns_differences": tandem_differences.coredns_differences,
             "tandem_document_differences": tandem_differences.document_differences,
             "tandem_sentences": tandem_differences.sentences,
+            "tandem_serving": lambda item: f"{item['key']} ({item['value']['pod']}, {item['value']['seconds']} s)",
+            "tandem_host_key": tandem_replacing.host_key,
             "tandem_stale_pods": tandem_stale.stale_pods,
             "tandem_stale_sentences": tandem_stale.stale_sentences,
             "tandem_certificate_failures": tandem_certificates.failures,

@@ -18,6 +18,7 @@ import yaml
 
 from plugins.action import tandem_let_go
 from plugins.module_utils.tandem_kube import Kube
+from plugins.module_utils.tandem_kubelet_objects import delete_pod
 from plugins.module_utils.tandem_release import TAINT
 from tandem.runtime.testing.localapi import LocalApi
 
@@ -162,11 +163,11 @@ def test_pods_go_by_force_and_the_taint_stays(site: Site) -> None:
 def test_a_successor_of_the_same_name_is_not_hit(site: Site) -> None:
     old = site.add_pod("ledger-0", site.gone)
     stale = {"name": f"{site.namespace}/ledger-0", "uid": "00000000-0000-0000-0000-000000000000"}
-    tandem_let_go._delete(site.kube, stale)
+    delete_pod(site.kube, stale)
     assert site.pod("ledger-0"), "another UID, another pod"
-    tandem_let_go._delete(site.kube, {**stale, "uid": old["metadata"]["uid"]})
+    delete_pod(site.kube, {**stale, "uid": old["metadata"]["uid"]})
     assert site.pod("ledger-0") is None
-    tandem_let_go._delete(site.kube, stale)
+    delete_pod(site.kube, stale)
 
 
 def test_it_says_why_nobody_serves(site: Site) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -192,7 +193,7 @@ def test_nothing_is_lost_and_nobody_has_a_hand_in_it(name: str, story: Story, la
         healed = time.time()
         wait_until(lambda: {each.app for each in clients.good(healed)} == set(PORTS), BACK_SECONDS, "every app answers")
         for worker in WORKERS:
-            wait_until(lambda machine=worker: reads_the_share(lab, machine), 60, f"{worker} has the share")  # type: ignore[misc]
+            wait_until(partial(reads_the_share, lab, worker), 60, f"{worker} has the share")
         a_new_claim_is_bound()
         end = time.time()
     finally:
