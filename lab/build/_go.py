@@ -186,7 +186,8 @@ def tool_recipes() -> list[GoTools]:
         ),
         GoTools(
             "etcd",
-            {"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"},
+            {"etcd": "go.etcd.io/etcd/server/v3"}
+            | {name: f"go.etcd.io/etcd/{name}/v3" for name in ("etcdctl", "etcdutl")},
             Stamp({}, ("etcdctl", "version"), etcd),
             summary=f"etcd {etcd}",
         ),

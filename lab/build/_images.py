@@ -64,7 +64,7 @@ def specs() -> list[ImageSpec]:
     ]
     return [
         *servers,
-        ImageSpec("etcd", "etcd:3.6.8-0", IMAGES / "etcd", {"go-etcd": ("etcd", "etcdctl")}),
+        ImageSpec("etcd", "etcd:3.6.8-0", IMAGES / "etcd", {"go-etcd": ("etcd", "etcdctl", "etcdutl")}),
         ImageSpec("coredns", "coredns/coredns:v1.14.2", IMAGES / "coredns", {"go-coredns": ("coredns",)}),
         ImageSpec("pause", "pause:3.10.2", IMAGES / "pause", {"pause": ("pause",)}),
         ImageSpec(
