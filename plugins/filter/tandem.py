@@ -21,6 +21,7 @@ from plugins.module_utils import (  # noqa: E402
     tandem_findings,
     tandem_kubeadm,
     tandem_plan_report,
+    tandem_restores,
     tandem_stale,
     tandem_tuning,
 )
@@ -204,5 +205,7 @@ class FilterModule:
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
             "tandem_join_arguments": join_arguments,
+            "tandem_restore_findings": tandem_restores.restore_findings,
+            "tandem_restore_bump": tandem_restores.revision_bump,
         }
         return {name: _guarded(function) for name, function in named.items()}

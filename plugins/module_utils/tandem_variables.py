@@ -171,6 +171,12 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_reclaim_policy": (_one_of("Retain", "Delete"), "Retain or Delete"),
     "tandem_registry_mirrors": (_dictionaries, "a list of {registry, server, mirrors}"),
     "tandem_release_ready": (_boolean, "true or false"),
+    "tandem_restore_backup": (
+        _text(r"|[a-z0-9][a-z0-9.-]*-[0-9]{8}T[0-9]{6}Z"),
+        "a backup's name, or empty for the newest",
+    ),
+    "tandem_restore_max_age_hours": (_number(0, 10**6), "hours"),
+    "tandem_restore_over_node": (_anything, "the control plane node's name, or empty"),
     "tandem_restore_replace": (_boolean, "true or false"),
     "tandem_restore_source": (_text(r"|trash|\d{8}T\d{6}Z"), "a snapshot's name, trash, or empty for the newest"),
     "tandem_restore_volume": (_text(r"|[A-Za-z0-9][A-Za-z0-9._-]*"), "the name of a volume's folder"),

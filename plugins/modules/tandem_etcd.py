@@ -18,6 +18,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tandem_processes import processes
+from ansible.module_utils.tandem_snapshots import BINARIES, SnapshotError, run
 
 DOCUMENTATION = """
 module: tandem_etcd
@@ -30,11 +31,17 @@ description:
     first. It has to hold as many keys, at the snapshot's revision, as the first says, and the namespace kube-system
     with the same content. The scratch folder goes again.
   - Supports check mode, in which only the means are looked at.
+  - With C(state=healthy) nothing is taken; every member is asked whether it is healthy, and for alarms.
 options:
   path:
     description: Where the snapshot goes.
     type: path
-    required: true
+    default: ''
+  state:
+    description: What to do.
+    type: str
+    choices: [kept, healthy]
+    default: kept
   min_free_mib:
     description: Free space that must remain on the disk of C(path), in MiB, besides three times the size of etcd.
     type: int
@@ -56,17 +63,15 @@ snapshot:
   description: C(revision), C(keys), C(size), C(sha256) and C(seconds), of the trial too.
   returned: when taken
   type: dict
+sick:
+  description: With C(state=healthy), what is wrong with etcd; empty when nothing is.
+  returned: when asked
+  type: str
 """
 
-BINARIES = "usr/local/bin"
 PROBE_KEY = "/registry/namespaces/kube-system"
 PREFIX = "/registry"
 MIB = 1024 * 1024
-COMMAND_SECONDS = 300
-
-
-class SnapshotError(Exception):
-    """The snapshot is none; the message says why. Nothing of the cluster was changed."""
 
 
 def programs(pid: int) -> dict[str, str]:
@@ -98,24 +103,6 @@ def access(flags: dict[str, Any]) -> list[str]:
         arguments += [f"--cacert={flags.get('trusted-ca-file', '')}", f"--cert={flags['cert-file']}"]
         arguments.append(f"--key={flags.get('key-file', '')}")
     return arguments
-
-
-def run(*argv: str) -> str:
-    """A command's output.
-
-    Raises:
-        SnapshotError: it failed.
-    """
-    try:
-        # Values in etcd are bytes; they come through unchanged.
-        done = subprocess.run(
-            argv, capture_output=True, text=True, errors="surrogateescape", timeout=COMMAND_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise SnapshotError(f"{argv[0]}: {error}") from error
-    if done.returncode:
-        raise SnapshotError(f"`{Path(argv[0]).name} {' '.join(argv[1:])}` failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
 
 
 def content(etcdctl: str, arguments: list[str], revision: int) -> dict[str, Any]:
@@ -260,17 +247,31 @@ def refuse_full_disk(folder: Path, size: int, min_free_mib: int) -> None:
         )
 
 
+def sick(etcd: dict[str, Any]) -> str:
+    """What is wrong with etcd: a member that does not answer, or an alarm; empty when nothing is."""
+    try:
+        tools, arguments = programs(etcd["pid"]), access(etcd["args"])
+        run(tools["etcdctl"], *arguments, "endpoint", "health", "--cluster")
+        return run(tools["etcdctl"], *arguments, "alarm", "list").strip()
+    except SnapshotError as error:
+        return str(error)
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
-            "path": {"type": "path", "required": True},
+            "path": {"type": "path", "default": ""},
+            "state": {"type": "str", "choices": ["kept", "healthy"], "default": "kept"},
             "min_free_mib": {"type": "int", "default": 64},
             "timeout_seconds": {"type": "int", "default": 60},
         },
+        required_if=[("state", "kept", ["path"])],
         supports_check_mode=True,
     )
     etcd = processes().get("etcd")
+    if module.params["state"] == "healthy":
+        module.exit_json(changed=False, sick=sick(etcd) if etcd else "it does not run")
     if etcd is None:
         module.fail_json(msg="no etcd runs on this machine; rule: it is a static pod of the control plane's nodes")
     try:

@@ -70,6 +70,10 @@ names:
   description: What is in it.
   returned: always
   type: list
+sums:
+  description: SHA-256 of each file in it.
+  returned: when checked or opened
+  type: dict
 """
 
 MANIFEST = "SHA256SUMS"
@@ -145,8 +149,8 @@ def _write_tar(stream: IO[bytes], files: dict[str, Path], sums: bytes) -> None:
             archive.add(source, arcname=name, recursive=False)
 
 
-def unseal(path: Path, key: str, folder: Path | None) -> list[str]:
-    """Decrypt, compare every file with its checksum, and unpack when a folder is given; the names.
+def unseal(path: Path, key: str, folder: Path | None) -> dict[str, str]:
+    """Decrypt, compare every file with its checksum, and unpack when a folder is given; each name's checksum.
 
     Raises:
         SealError: the key is another's, or the archive is not what it was.
@@ -162,7 +166,8 @@ def unseal(path: Path, key: str, folder: Path | None) -> list[str]:
             said = done.stderr.decode(errors="replace").strip()[-400:]
             raise SealError(f"{path} cannot be opened with {key}: {said or 'another key, or a changed archive'}")
         with tarfile.open(clear) as archive:
-            sums = _sums(archive)
+            sealed = _sums(archive)
+            sums = dict(sealed)
             for entry in archive.getmembers():
                 content = archive.extractfile(entry)
                 if entry.name == MANIFEST or content is None:
@@ -174,7 +179,7 @@ def unseal(path: Path, key: str, folder: Path | None) -> list[str]:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                 archive.extractall(folder, filter="tar")
-            return [name for name in archive.getnames() if name != MANIFEST]
+            return sealed
 
 
 def _sums(archive: tarfile.TarFile) -> dict[str, str]:
@@ -214,8 +219,8 @@ def main() -> None:
             seal(path, files, parameters["recipient"])
             module.exit_json(changed=True, sha256=checksum(path), names=list(files))
         opens = state == "opened" and not module.check_mode
-        names = unseal(path, parameters["key"], Path(parameters["folder"]) if opens else None)
-        module.exit_json(changed=state == "opened", sha256=checksum(path), names=names)
+        sums = unseal(path, parameters["key"], Path(parameters["folder"]) if opens else None)
+        module.exit_json(changed=state == "opened", sha256=checksum(path), names=list(sums), sums=sums)
     except (SealError, OSError, tarfile.TarError) as error:
         module.fail_json(msg=f"{path}: {error}")
 
