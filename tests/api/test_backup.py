@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab.build import artifacts
-from plugins.modules import tandem_etcd
+from plugins.modules import tandem_etcd, tandem_etcd_restore
 from tandem.runtime.testing.localapi import LocalApi, Programs
 
 pytestmark = pytest.mark.api
@@ -87,3 +90,42 @@ def test_no_room_and_no_means(tmp_path: Path, etcd: dict[str, Any], monkeypatch:
     monkeypatch.setattr(shutil, "which", lambda name, path="": None if name == "etcdutl" else name)
     with pytest.raises(tandem_etcd.SnapshotError, match="nobody has restored is no backup"):
         take(tmp_path, etcd)
+
+
+def test_a_restored_folder_serves_the_same_from_later_revisions(tmp_path: Path, etcd: dict[str, Any]) -> None:
+    said = take(tmp_path, etcd)
+    tools, bump, data = tandem_etcd.programs(0), 1_000_000_000, tmp_path / "etcd"
+    given = {"snapshot": str(tmp_path / "kept" / "etcd.db"), "name": "cp1", "address": "10.0.0.10", "bump": bump}
+    tandem_etcd_restore.restore({**given, "folder": str(data)}, tools["etcdutl"])
+    with pytest.raises(tandem_etcd.SnapshotError, match="never overwritten"):
+        tandem_etcd_restore.restore({**given, "folder": str(data)}, tools["etcdutl"])
+    client, peer = (f"http://127.0.0.1:{tandem_etcd.free_port()}" for _ in range(2))
+    urls = [f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}"]
+    argv = [tools["etcd"], "--name=cp1", f"--data-dir={data}", *urls, "--log-level=error"]
+    member = ["--initial-advertise-peer-urls=https://10.0.0.10:2380", "--initial-cluster=cp1=https://10.0.0.10:2380"]
+    with subprocess.Popen([*argv, *member]) as process:
+        try:
+            arguments, until = [f"--endpoints={client}"], time.monotonic() + 120
+            while True:
+                try:
+                    tandem_etcd.run(tools["etcdctl"], *arguments, "endpoint", "health")
+                    break
+                except tandem_etcd.SnapshotError:
+                    assert time.monotonic() < until
+                    time.sleep(0.3)
+            status = json.loads(tandem_etcd.run(tools["etcdctl"], *arguments, "endpoint", "status", "--write-out=json"))
+            revision = status[0]["Status"]["header"]["revision"]
+            assert revision >= said["revision"] + bump
+            assert tandem_etcd.content(tools["etcdctl"], arguments, revision)["keys"] == said["keys"]
+            with pytest.raises(tandem_etcd.SnapshotError, match="compacted"):
+                tandem_etcd.content(tools["etcdctl"], arguments, said["revision"])
+        finally:
+            process.kill()
+
+
+def test_a_snapshot_that_is_none_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "etcd.db").write_bytes(b"nonsense")
+    given = {"snapshot": str(tmp_path / "etcd.db"), "name": "cp1", "address": "10.0.0.10", "bump": 1}
+    with pytest.raises(tandem_etcd.SnapshotError):
+        tandem_etcd_restore.restore({**given, "folder": str(tmp_path / "etcd")}, str(artifacts.tools() / "etcdutl"))
+    assert [path.name for path in tmp_path.iterdir()] == ["etcd.db"]
