@@ -24,6 +24,7 @@ from plugins.module_utils import (  # noqa: E402
     tandem_restores,
     tandem_stale,
     tandem_tuning,
+    tandem_upgrades,
 )
 from tandem import recovery  # noqa: E402
 
@@ -207,5 +208,8 @@ class FilterModule:
             "tandem_join_arguments": join_arguments,
             "tandem_restore_findings": tandem_restores.restore_findings,
             "tandem_restore_bump": tandem_restores.revision_bump,
+            "tandem_upgrade_findings": tandem_upgrades.upgrade_findings,
+            "tandem_upgrade_pending": tandem_upgrades.pending,
+            "tandem_upgrade_offered": tandem_upgrades.offered,
         }
         return {name: _guarded(function) for name, function in named.items()}
