@@ -22,8 +22,10 @@ from plugins.module_utils import (  # noqa: E402
     tandem_kubeadm,
     tandem_plan_report,
     tandem_replacing,
+    tandem_restores,
     tandem_stale,
     tandem_tuning,
+    tandem_upgrades,
 )
 from tandem import recovery  # noqa: E402
 
@@ -207,5 +209,10 @@ class FilterModule:
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
             "tandem_join_arguments": join_arguments,
+            "tandem_restore_findings": tandem_restores.restore_findings,
+            "tandem_restore_bump": tandem_restores.revision_bump,
+            "tandem_upgrade_findings": tandem_upgrades.upgrade_findings,
+            "tandem_upgrade_pending": tandem_upgrades.pending,
+            "tandem_upgrade_offered": tandem_upgrades.offered,
         }
         return {name: _guarded(function) for name, function in named.items()}

@@ -264,7 +264,7 @@ def test_a_worker_that_was_only_cut_off_writes_nothing_after_its_release(
     back = playbook("readmit-node", node)
     assert back.returncode == 0, told(back)[-4000:]
     assert reads_the_share(lab, node)
-    assert "taints" not in kubectl_json("get", "node", node)["spec"]
+    assert "tandem-ha.io/released" not in str(kubectl_json("get", "node", node)["spec"])
     once_more = playbook("readmit-node", node)
     assert once_more.returncode == 0
     assert "was not released" in told(once_more)
