@@ -275,6 +275,19 @@ def power_on(
 
 
 @app.command()
+def replace(
+    node: NodeArgument,
+    wait: Annotated[bool, typer.Option(help="Wait for its SSH.")] = True,
+    name: NameOption = None,
+) -> None:
+    """Put an empty machine in NODE's place: its disk is gone, its name, address and cable are the same."""
+    began = time.monotonic()
+    at = _lab(name).replace(node, wait=wait)
+    out.print(f"{node} lost power{_at(at)}, and its disk" if at else f"{node} was off; its disk is gone")
+    out.print(f"an empty {node} has power" + (f", SSH after {time.monotonic() - began:.1f} s" if wait else ""))
+
+
+@app.command()
 def freeze(node: NodeArgument, name: NameOption = None) -> None:
     """Stop NODE as a hung kernel would be; `thaw` lets it go on."""
     out.print(f"{node} is frozen{_at(_lab(name).freeze(node))}")

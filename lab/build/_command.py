@@ -6,6 +6,7 @@ import json
 import signal
 import sys
 import time
+from enum import StrEnum
 from types import FrameType
 from typing import Annotated
 
@@ -18,8 +19,19 @@ from lab.runtime.errors import ExitCode
 from lab.runtime.lock import who_runs
 
 
+class Extra(StrEnum):
+    """What a build makes on request."""
+
+    UPGRADE = "upgrade"
+
+
+EXTRAS = {Extra.UPGRADE: ("apt-upgrade", "registry-upgrade")}
+"""`upgrade`: packages and images of a second version of Kubernetes, from which playbooks/upgrade.yml is tested."""
+
+
 def build(
     only: Annotated[list[str] | None, typer.Option("--only", help="Only this artifact and what it needs.")] = None,
+    extra: Annotated[list[Extra] | None, typer.Option("--with", help="Also what an ordinary build leaves out.")] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print what there is as JSON.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare digests.")] = False,
     refresh: Annotated[
@@ -33,6 +45,7 @@ def build(
     signal.signal(signal.SIGTERM, _interrupt)  # so that a build that is ended cleans up behind itself
     begin = time.monotonic()
     current = session()
+    ordinary = [name for name, recipe in current.recipes.items() if not recipe.optional]
     if prune and only:
         raise typer.BadParameter("--prune would keep only what --only names; leave one of them out")
     running = who_runs("default") if prune else None
@@ -41,7 +54,7 @@ def build(
         raise typer.Exit(ExitCode.REFUSED)
     try:
         results = current.ensure(
-            only or list(current.recipes),
+            [*(only or ordinary), *(name for each in extra or () for name in EXTRAS[each])],
             default_progress(),
             full=verify,
             refresh=refresh,
@@ -53,7 +66,8 @@ def build(
         sys.stderr.write("interrupted; what was finished is kept\n")
         raise typer.Exit(130) from error
     if prune:
-        for folder in current.store.prune(result.folder for result in results.values()):
+        kept = [*results.values(), *filter(None, current.find(current.recipes).values())]
+        for folder in current.store.prune(result.folder for result in kept):
             sys.stderr.write(f"removed {folder.name}\n")
     if json_output:
         listed = {

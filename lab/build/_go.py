@@ -84,6 +84,7 @@ class GoTools(Recipe):
         *,
         tags: tuple[str, ...] = (),
         summary: str = "",
+        optional: bool = False,
     ) -> None:
         """Describe a module.
 
@@ -93,6 +94,7 @@ class GoTools(Recipe):
             stamp: Version variables and the check of the result.
             tags: Build tags.
             summary: What to show while it is built.
+            optional: Whether an ordinary build leaves it out.
         """
         self.folder = folder
         self.name = f"go-{folder}"
@@ -100,6 +102,7 @@ class GoTools(Recipe):
         self.programs = programs
         self.stamp = stamp
         self.tags = tags
+        self.optional = optional
 
     def inputs(self) -> Mapping[str, object]:
         """The module's files, the programs, the flags, and the tool chain."""
@@ -149,15 +152,43 @@ def compile_programs(
             raise BuildError(f"{stamp.probe[0]} says {said.strip()!r}, wanted {stamp.answer!r} in it")
 
 
-def kubernetes_version() -> str:
-    """Kubernetes' version, with the leading v."""
-    return module_version("kubernetes", "k8s.io/kubernetes")
+def kubernetes_version(folder: str = "kubernetes") -> str:
+    """Kubernetes' version, with the leading v; of the one to upgrade from with the folder `UPGRADE`."""
+    return module_version(folder, "k8s.io/kubernetes")
+
+
+UPGRADE = "kubernetes-upgrade"
+"""The module with the version from which the upgrade's test begins."""
+
+
+def kubernetes_tools(folder: str = "kubernetes") -> GoTools:
+    """Kubernetes' programs."""
+    version = kubernetes_version(folder)
+    major, minor = version.removeprefix("v").split(".")[:2]
+    return GoTools(
+        folder,
+        {name: f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES_PROGRAMS},
+        Stamp(
+            {
+                f"{package}.{variable}": value
+                for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+                for variable, value in (
+                    ("gitVersion", version),
+                    ("gitMajor", major),
+                    ("gitMinor", minor),
+                    ("gitTreeState", "clean"),
+                )
+            },
+            ("kubeadm", "version", "-o", "short"),
+            version,
+        ),
+        summary=f"Kubernetes {version}: servers, kubelet, kubeadm, kubectl",
+        optional=folder == UPGRADE,
+    )
 
 
 def tool_recipes() -> list[GoTools]:
     """All modules of lab/tools but Pulumi's, which has a recipe of its own."""
-    kubernetes = kubernetes_version()
-    major, minor = kubernetes.removeprefix("v").split(".")[:2]
     containerd = module_version("containerd", "github.com/containerd/containerd/v2").removeprefix("v")
     provisioner = module_version("local-path-provisioner", "github.com/rancher/local-path-provisioner")
     etcd = module_version("etcd", "go.etcd.io/etcd/server/v3").removeprefix("v")
@@ -165,28 +196,12 @@ def tool_recipes() -> list[GoTools]:
     plugins = "github.com/containernetworking/plugins"
     cni = module_version("cni-plugins", plugins)
     return [
-        GoTools(
-            "kubernetes",
-            {name: f"k8s.io/kubernetes/cmd/{name}" for name in KUBERNETES_PROGRAMS},
-            Stamp(
-                {
-                    f"{package}.{variable}": value
-                    for package in ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
-                    for variable, value in (
-                        ("gitVersion", kubernetes),
-                        ("gitMajor", major),
-                        ("gitMinor", minor),
-                        ("gitTreeState", "clean"),
-                    )
-                },
-                ("kubeadm", "version", "-o", "short"),
-                kubernetes,
-            ),
-            summary=f"Kubernetes {kubernetes}: servers, kubelet, kubeadm, kubectl",
-        ),
+        kubernetes_tools(),
+        kubernetes_tools(UPGRADE),
         GoTools(
             "etcd",
-            {"etcd": "go.etcd.io/etcd/server/v3", "etcdctl": "go.etcd.io/etcd/etcdctl/v3"},
+            {"etcd": "go.etcd.io/etcd/server/v3"}
+            | {name: f"go.etcd.io/etcd/{name}/v3" for name in ("etcdctl", "etcdutl")},
             Stamp({}, ("etcdctl", "version"), etcd),
             summary=f"etcd {etcd}",
         ),

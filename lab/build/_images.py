@@ -14,13 +14,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lab.build._cache import hash_tree
 from lab.build._debian import DebianProgram
 from lab.build._errors import BuildError
-from lab.build._go import kubernetes_version, module_version
+from lab.build._go import UPGRADE, kubernetes_version, module_version
 from lab.build._machine import SUITE, bootstrap, packages, resolve_suite
 from lab.build._paths import LAB, PROJECT
 from lab.build._recipe import Bench, Recipe
@@ -46,12 +46,8 @@ class ImageSpec:
 
 def specs() -> list[ImageSpec]:
     """All images of the lab. Tags of Kubernetes' own are what kubeadm asks for; the build compares them with it."""
-    version = kubernetes_version()
     provisioner = module_version("local-path-provisioner", "github.com/rancher/local-path-provisioner")
-    servers = [
-        ImageSpec(name, f"{name}:{version}", IMAGES / name, {"go-kubernetes": (name,)}, name == "kube-proxy")
-        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
-    ]
+    servers = _servers("kubernetes", "")
     ours = [
         ImageSpec("demo", "tandem-ha.io/demo:0.1.0", PROJECT / "tandem/drill/demo", {}, on_base=True),
         ImageSpec(
@@ -64,7 +60,7 @@ def specs() -> list[ImageSpec]:
     ]
     return [
         *servers,
-        ImageSpec("etcd", "etcd:3.6.8-0", IMAGES / "etcd", {"go-etcd": ("etcd", "etcdctl")}),
+        ImageSpec("etcd", "etcd:3.6.8-0", IMAGES / "etcd", {"go-etcd": ("etcd", "etcdctl", "etcdutl")}),
         ImageSpec("coredns", "coredns/coredns:v1.14.2", IMAGES / "coredns", {"go-coredns": ("coredns",)}),
         ImageSpec("pause", "pause:3.10.2", IMAGES / "pause", {"pause": ("pause",)}),
         ImageSpec(
@@ -76,6 +72,36 @@ def specs() -> list[ImageSpec]:
         ImageSpec("busybox", "library/busybox:1.37", IMAGES / "busybox", {"busybox": ("busybox",)}),
         *(spec for spec in ours if (spec.folder / "Containerfile").exists()),
     ]
+
+
+def _servers(module: str, suffix: str) -> list[ImageSpec]:
+    version = kubernetes_version(module)
+    return [
+        ImageSpec(
+            f"{name}{suffix}", f"{name}:{version}", IMAGES / name, {f"go-{module}": (name,)}, name == "kube-proxy"
+        )
+        for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+    ]
+
+
+UPGRADE_TAGS: Mapping[str, str] = {
+    "etcd": "etcd:3.6.6-0",
+    "coredns": "coredns/coredns:v1.13.1",
+    "pause": "pause:3.10.1",
+}
+"""What kubeadm of the version to upgrade from asks for; the lab has the programs of one version under both tags."""
+
+
+def upgrade_servers() -> list[ImageSpec]:
+    """Images that only the version to upgrade from needs."""
+    return _servers(UPGRADE, "-upgrade")
+
+
+def upgrade_specs() -> list[ImageSpec]:
+    """All images of the lab, and those of the version to upgrade from."""
+    present = specs()
+    again = [replace(spec, reference=UPGRADE_TAGS[spec.name]) for spec in present if spec.name in UPGRADE_TAGS]
+    return [*present, *upgrade_servers(), *again]
 
 
 class Pause(Recipe):
@@ -133,8 +159,9 @@ class Image(Recipe):
 
     host_tools = ("buildah", "skopeo")
 
-    def __init__(self, spec: ImageSpec) -> None:
+    def __init__(self, spec: ImageSpec, *, optional: bool = False) -> None:
         self.spec = spec
+        self.optional = optional
         self.name = f"image-{spec.name}"
         self.summary = f"image {spec.reference}"
         self.needs = (*spec.programs, *(("image-base",) if spec.on_base else ()))
@@ -166,9 +193,16 @@ class Registry(Recipe):
     summary = "image registry"
     host_tools = ("skopeo", "docker-registry")
 
+    modules: tuple[str, ...] = ("kubernetes",)
+
     def __init__(self) -> None:
-        self.specs = specs()
-        self.needs = (*(f"image-{spec.name}" for spec in self.specs), "go-kubernetes")
+        self.specs = self.wanted()
+        images = dict.fromkeys(f"image-{spec.name}" for spec in self.specs)
+        self.needs = (*images, *(f"go-{module}" for module in self.modules))
+
+    def wanted(self) -> list[ImageSpec]:
+        """What is in it."""
+        return specs()
 
     def inputs(self) -> Mapping[str, object]:
         """The names under which images are pulled."""
@@ -176,13 +210,16 @@ class Registry(Recipe):
 
     def build(self, bench: Bench) -> None:
         """Push every image, then ask kubeadm whether all that it wants is there."""
-        said = bench.run.output(
-            bench.needs["go-kubernetes"] / "kubeadm",
-            "config",
-            "images",
-            "list",
-            "--kubernetes-version",
-            kubernetes_version(),
+        said = "".join(
+            bench.run.output(
+                bench.needs[f"go-{module}"] / "kubeadm",
+                "config",
+                "images",
+                "list",
+                "--kubernetes-version",
+                kubernetes_version(module),
+            )
+            for module in self.modules
         )
         wanted = {line.strip().removeprefix("registry.k8s.io/") for line in said.splitlines() if "/" in line}
         missing = wanted - {spec.reference for spec in self.specs}
@@ -200,6 +237,19 @@ class Registry(Recipe):
                     f"docker://{address}/{mirrored(spec.reference)}",
                 )
         bench.info.update({mirrored(spec.reference): spec.reference for spec in self.specs})
+
+
+class RegistryUpgrade(Registry):
+    """The same with the images of the version to upgrade from."""
+
+    name = "registry-upgrade"
+    summary = "image registry with two versions of Kubernetes"
+    modules = ("kubernetes", UPGRADE)
+    optional = True
+
+    def wanted(self) -> list[ImageSpec]:
+        """The ordinary images and those of the other version."""
+        return upgrade_specs()
 
 
 def mirrored(reference: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lab.build._cache import hash_tree
 from lab.build._debian import DebianProgram
-from lab.build._go import CNI_PLUGINS, kubernetes_version, module_version
+from lab.build._go import CNI_PLUGINS, UPGRADE, kubernetes_version, module_version
 from lab.build._machine import SUITE
 from lab.build._paths import LAB
 from lab.build._recipe import Bench, Recipe
@@ -40,15 +40,11 @@ class Deb:
 
 def debs() -> list[Deb]:
     """All packages of the lab's repositories."""
-    kubernetes = f"{kubernetes_version().removeprefix('v')}-1.1"
     cni = module_version("cni-plugins", "github.com/containernetworking/plugins").removeprefix("v")
     containerd = module_version("containerd", "github.com/containerd/containerd/v2").removeprefix("v")
     plugins = tuple(name for names in CNI_PLUGINS.values() for name in names)
     return [
-        *(
-            Deb(name, "kubernetes", kubernetes, {"go-kubernetes": (name,)})
-            for name in ("kubelet", "kubeadm", "kubectl")
-        ),
+        *_kubernetes("kubernetes"),
         Deb("kubernetes-cni", "kubernetes", f"{cni}-1.1", {"go-cni-plugins": plugins}, "opt/cni/bin"),
         Deb(
             "containerd.io",
@@ -57,6 +53,11 @@ def debs() -> list[Deb]:
             {"go-containerd": ("containerd", "containerd-shim-runc-v2", "ctr"), "runc": ("runc",)},
         ),
     ]
+
+
+def _kubernetes(module: str) -> list[Deb]:
+    version = f"{kubernetes_version(module).removeprefix('v')}-1.1"
+    return [Deb(name, "kubernetes", version, {f"go-{module}": (name,)}) for name in ("kubelet", "kubeadm", "kubectl")]
 
 
 class Runc(DebianProgram):
@@ -117,24 +118,28 @@ class AptRepositories(Recipe):
     needs = ("go-kubernetes", "go-cni-plugins", "go-containerd", "runc", "signing-key")
     host_tools = ("dpkg-deb", "apt-ftparchive", "gpg", "gpgconf")
 
+    def debs(self) -> list[Deb]:
+        """What is in it."""
+        return debs()
+
     def inputs(self) -> Mapping[str, object]:
         """Our package folders and how they are put together."""
-        return {"packages": hash_tree(PACKAGES), "debs": [str(deb) for deb in debs()], "epoch": _EPOCH}
+        return {"packages": hash_tree(PACKAGES), "debs": [str(deb) for deb in self.debs()], "epoch": _EPOCH}
 
     def build(self, bench: Bench) -> None:
         """Make every package, then index and sign each repository."""
         key = bench.needs["signing-key"]
         shutil.copy2(key / "key.asc", bench.out / "key.asc")
-        for deb in debs():
+        for deb in self.debs():
             self._package(bench, deb)
         with _gnupg_home(bench.run) as home:
             bench.run("gpg", "--homedir", home, "--batch", "--import", key / "secret.asc")
-            for repository in sorted({deb.repository for deb in debs()}):
+            for repository in sorted({deb.repository for deb in self.debs()}):
                 self._index(bench, bench.out / repository, home)
 
     @staticmethod
     def _package(bench: Bench, deb: Deb) -> None:
-        root = bench.scratch / deb.name
+        root = bench.scratch / f"{deb.name}-{deb.version}"
         ours = PACKAGES / deb.name
         if (ours / "files").exists():
             shutil.copytree(ours / "files", root)
@@ -198,6 +203,19 @@ class AptRepositories(Recipe):
                 folder / name,
                 folder / "Release",
             )
+
+
+class AptUpgrade(AptRepositories):
+    """The same with the version to upgrade from beside it."""
+
+    name = "apt-upgrade"
+    summary = "apt repositories with two versions of Kubernetes"
+    needs = (*AptRepositories.needs, f"go-{UPGRADE}")
+    optional = True
+
+    def debs(self) -> list[Deb]:
+        """The ordinary packages and those of the other version."""
+        return [*debs(), *_kubernetes(UPGRADE)]
 
 
 _USER = "Tandem lab packages <lab@tandem-ha.io>"

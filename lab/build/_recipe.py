@@ -37,6 +37,8 @@ class Recipe(ABC):
     needs: tuple[str, ...] = ()
     host_tools: tuple[str, ...] = ()
     """Programs that must be on the host."""
+    optional: bool = False
+    """Made only when it is asked for: an ordinary build does not pay for it."""
     revision: int = 1
     """Raised by hand when the way of building changes in a manner that the inputs do not show."""
 

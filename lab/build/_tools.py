@@ -94,6 +94,6 @@ class Tools(Recipe):
 
 _PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "go-kubernetes": ("kubectl", "kubeadm", "kube-apiserver"),
-    "go-etcd": ("etcd", "etcdctl"),
+    "go-etcd": ("etcd", "etcdctl", "etcdutl"),
     "go-pulumi": ("pulumi", "pulumi-resource-kubernetes"),
 }

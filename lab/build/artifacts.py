@@ -15,6 +15,9 @@ _BOOT = ("kernel", "machine", "apt", "registry")
 """What a lab needs to come up; the tools are for the control node and are asked for apart."""
 
 
+_SECOND = ("apt-upgrade", "registry-upgrade")
+
+
 @dataclass(frozen=True)
 class Artifacts:
     """Paths of everything that a lab is made of. Nobody may write below them."""
@@ -53,12 +56,29 @@ def require() -> Artifacts:
     Raises:
         BuildError: Something is missing or broken; names it and says what to do.
     """
-    return _paths(_found(_BOOT))
+    return _paths(_found(_BOOT) | _second_version())
 
 
 def tools() -> Path:
     """The tool folder alone, as `require` does."""
     return _found(("tools",))["tools"]
+
+
+def image(name: str) -> Path:
+    """The OCI layout of one of the lab's images, as `require` does."""
+    return _found((f"image-{name}",))[f"image-{name}"] / "oci"
+
+
+def _second_version() -> dict[str, Path]:
+    """Repositories with the version to upgrade from, where somebody has built them: they hold the ordinary ones too."""
+    there = session().find(_SECOND)
+    if any(there[name] is None for name in _SECOND):
+        return {}
+    return {
+        plain: result.folder
+        for plain, name in zip(("apt", "registry"), _SECOND, strict=True)
+        if (result := there[name])
+    }
 
 
 def _found(names: tuple[str, ...]) -> dict[str, Path]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lab.runtime import control, faults, launch, teardown
+from lab.runtime import control, faults, launch, ssh, teardown
 from lab.runtime.errors import LabError, NotBuiltError, NotRunningError
 from lab.runtime.faults import Cut
+from lab.runtime.lock import folder_lock
 from lab.runtime.paths import LabPaths
 from lab.runtime.plan import APT_PORT, GATEWAY, HOST, REGISTRY_PORT, Node, chosen, lab_name
 from lab.runtime.plan import node as find_node
@@ -156,6 +157,27 @@ class Lab:
         if wait:
             launch.wait_for_ssh(self.paths, find_node(node), lambda _phase: None)
         return started
+
+    def replace(self, node: str, wait: bool = True) -> float | None:
+        """An empty machine in NODE's place: its power goes, its disk with it, and a new one of that name boots.
+
+        Address, hardware address, memory and cables stay; its SSH host key is another, and the lab's own record of the
+        old one goes. Killed in the middle it is safe to repeat.
+
+        Returns:
+            The time right after the plug was pulled, in seconds since the epoch; None when it was off already.
+
+        Raises:
+            LabError: it does not come up; the text holds the tail of its console.
+        """
+        with folder_lock(self.paths):
+            at = self.power_off(node)
+            ssh.forget(self.paths, node)
+            self.paths.disk(node).unlink(missing_ok=True)
+            self.power_on(node, wait=False)
+        if wait:
+            launch.wait_for_ssh(self.paths, find_node(node), lambda _phase: None)
+        return at
 
     def freeze(self, node: str) -> float:
         """Stop NODE as a hung kernel would be. The time right after, in seconds since the epoch."""

@@ -103,6 +103,20 @@ def pinned(paths: LabPaths, name: str) -> bool:
     return any(line.split(" ", 1)[0] == name for line in lines)
 
 
+def forget(paths: LabPaths, name: str) -> None:
+    """Drop NAME's host key and shared connection: the next first contact takes what is there then."""
+    ear = paths.control_masters / name
+    if ear.exists():
+        _master(paths, ear, "exit")
+    if not pinned(paths, name):
+        return
+    kept = [line for line in paths.known_hosts.read_text().splitlines() if line.split(" ", 1)[0] != name]
+    temporary = paths.known_hosts.with_suffix(".new")
+    temporary.touch(mode=0o600)
+    temporary.write_text("".join(f"{line}\n" for line in kept))
+    temporary.replace(paths.known_hosts)
+
+
 def first_contact(paths: LabPaths, name: str) -> None:
     """Log in, and pin the host key if this is the first time.
 

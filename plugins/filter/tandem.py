@@ -21,8 +21,11 @@ from plugins.module_utils import (  # noqa: E402
     tandem_findings,
     tandem_kubeadm,
     tandem_plan_report,
+    tandem_replacing,
+    tandem_restores,
     tandem_stale,
     tandem_tuning,
+    tandem_upgrades,
 )
 from tandem import recovery  # noqa: E402
 
@@ -195,6 +198,8 @@ class FilterModule:
             "tandem_coredns_differences": tandem_differences.coredns_differences,
             "tandem_document_differences": tandem_differences.document_differences,
             "tandem_sentences": tandem_differences.sentences,
+            "tandem_serving": lambda item: f"{item['key']} ({item['value']['pod']}, {item['value']['seconds']} s)",
+            "tandem_host_key": tandem_replacing.host_key,
             "tandem_stale_pods": tandem_stale.stale_pods,
             "tandem_stale_sentences": tandem_stale.stale_sentences,
             "tandem_certificate_failures": tandem_certificates.failures,
@@ -204,5 +209,10 @@ class FilterModule:
             "tandem_kubeconfig": kubeconfig_for,
             "tandem_token_kubeconfig": token_kubeconfig,
             "tandem_join_arguments": join_arguments,
+            "tandem_restore_findings": tandem_restores.restore_findings,
+            "tandem_restore_bump": tandem_restores.revision_bump,
+            "tandem_upgrade_findings": tandem_upgrades.upgrade_findings,
+            "tandem_upgrade_pending": tandem_upgrades.pending,
+            "tandem_upgrade_offered": tandem_upgrades.offered,
         }
         return {name: _guarded(function) for name, function in named.items()}

@@ -56,6 +56,10 @@ options:
     type: list
     elements: str
     default: []
+  boots:
+    description: With C(state=returned), whether it has to have booted anew, or only to be Ready.
+    type: bool
+    default: true
   timeout_seconds:
     description: How long it may take.
     type: int
@@ -198,8 +202,8 @@ def release(api: Kube, name: str) -> bool:
     return True
 
 
-def booted(api: Kube, name: str, until: float) -> None:
-    """Wait until the node is Ready with another boot id than the one written down.
+def booted(api: Kube, name: str, until: float, *, anew: bool = True) -> None:
+    """Wait until the node is Ready, with another boot id than the one written down if it was to boot anew.
 
     Raises:
         DrainError: not in time.
@@ -212,7 +216,8 @@ def booted(api: Kube, name: str, until: float) -> None:
             reason = str(error)
         else:
             before = marked(node)
-            if not before or (ready(node) == "True" and node["status"]["nodeInfo"].get("bootID") != before):
+            other = node["status"]["nodeInfo"].get("bootID") != before or not anew
+            if not before or (ready(node) == "True" and other):
                 return
             reason = "it has not told the cluster of another boot" if ready(node) == "True" else "it is not Ready"
         time.sleep(POLL_SECONDS)
@@ -253,6 +258,7 @@ def main() -> None:
             "state": {"type": "str", "choices": ["planned", "drained", "returned", "whole"], "required": True},
             "accept": {"type": "list", "elements": "str", "default": []},
             "services": {"type": "list", "elements": "str", "default": []},
+            "boots": {"type": "bool", "default": True},
             "timeout_seconds": {"type": "int", "default": 300},
         },
         supports_check_mode=True,
@@ -269,7 +275,7 @@ def main() -> None:
             module.exit_json(**drained(api, name, accept, seconds))
         changed = False
         if state == "returned":
-            booted(api, name, until)
+            booted(api, name, until, anew=module.params["boots"])
             changed = release(api, name)
         whole(api, name, accept, module.params["services"], until)
     except DrainError as error:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from tandem.runtime.elector import ElectionObserver, Elector, Leadership, LeadershipLost, NotElected
     from tandem.runtime.engine import Engine
+    from tandem.runtime.epochs import epoch_policy
     from tandem.runtime.events import EventRecorder
     from tandem.runtime.fence import (
         EPOCH_ANNOTATION,
@@ -83,6 +84,7 @@ _HOMES: Final = {
     ),
     "tandem.runtime.elector": ("ElectionObserver", "Elector", "Leadership", "LeadershipLost", "NotElected"),
     "tandem.runtime.engine": ("Engine",),
+    "tandem.runtime.epochs": ("epoch_policy",),
     "tandem.runtime.events": ("EventRecorder",),
     "tandem.runtime.fence": (
         "EPOCH_ANNOTATION",
@@ -162,6 +164,7 @@ __all__ = [
     "check_shards",
     "connect_client",
     "default_identity",
+    "epoch_policy",
     "key_of",
     "own_key",
     "owner_keys",

@@ -190,6 +190,21 @@ def test_a_reboot_from_inside_keeps_the_power_and_the_wire(pair: Lab) -> None:
     assert comes_to_reach(pair, "w2", pair.address("w1"))
 
 
+def test_an_empty_machine_takes_anothers_place(pair: Lab, cli: Cli) -> None:
+    on(pair, "w2", "echo kept > /root/kept; sync")
+    on(pair, "w1", "echo kept > /root/kept; sync")
+    before = pair.paths.known_hosts.read_text().splitlines()
+    answer = cli("replace", "w2")
+    assert answer.code == 0, answer.err
+    assert "an empty w2 has power, SSH after" in answer.out
+    assert on(pair, "w2", "hostname; test -e /root/kept && echo there || echo gone").split() == ["w2", "gone"]
+    assert on(pair, "w1", "cat /root/kept") == "kept"
+    after = pair.paths.known_hosts.read_text().splitlines()
+    assert len(after) == len(before) == 2
+    assert len(set(after) & set(before)) == 1, "w1 is who it was, w2 is another"
+    assert comes_to_reach(pair, "w1", pair.address("w2"))
+
+
 def test_a_frozen_machine_answers_nobody_and_goes_on_as_it_was(pair: Lab) -> None:
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     pair.freeze("w1")

@@ -21,6 +21,7 @@ VERBS = {
     "logs",
     "power-off",
     "power-on",
+    "replace",
     "freeze",
     "thaw",
     "cut",
@@ -62,7 +63,9 @@ def test_status_of_no_lab(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     assert (status["name"], status["running"], status["state_folder"]) == ("other", False, str(tmp_path / "other"))
 
 
-@pytest.mark.parametrize("verb", ["power-off", "power-on", "freeze", "thaw", "cut", "ssh", "logs", "degrade"])
+@pytest.mark.parametrize(
+    "verb", ["power-off", "power-on", "replace", "freeze", "thaw", "cut", "ssh", "logs", "degrade"]
+)
 def test_a_wrong_machine_is_named_with_the_right_ones(
     verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -73,7 +76,9 @@ def test_a_wrong_machine_is_named_with_the_right_ones(
     assert "cp1, w1, w2, nfs1" in err
 
 
-@pytest.mark.parametrize("words", [["power-off", "w1"], ["cut", "w1"], ["heal"], ["ssh", "w1"], ["exec", "true"]])
+@pytest.mark.parametrize(
+    "words", [["power-off", "w1"], ["replace", "w1"], ["cut", "w1"], ["heal"], ["ssh", "w1"], ["exec", "true"]]
+)
 def test_without_a_lab_the_way_to_one_is_told(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

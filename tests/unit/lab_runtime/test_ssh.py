@@ -62,3 +62,15 @@ def test_a_pin_is_a_line_of_that_machine(tmp_path: Path) -> None:
     assert not ssh.pinned(paths, "w1")
     paths.known_hosts.write_text("w1 ssh-ed25519 AAAA\n")
     assert ssh.pinned(paths, "w1")
+
+
+def test_a_forgotten_machine_is_no_longer_pinned_and_the_others_are(tmp_path: Path) -> None:
+    paths = LabPaths(tmp_path, "x")
+    paths.folder.mkdir()
+    ssh.prepare(paths, plan.chosen())
+    paths.known_hosts.write_text("w1 ssh-ed25519 AAAA\nw11 ssh-ed25519 BBBB\nw1 ssh-rsa CCCC\n")
+    ssh.forget(paths, "w1")
+    assert paths.known_hosts.read_text() == "w11 ssh-ed25519 BBBB\n"
+    assert paths.known_hosts.stat().st_mode & 0o777 == 0o600
+    ssh.forget(paths, "w1")
+    assert ssh.pinned(paths, "w11")

@@ -1,0 +1,78 @@
+"""The cluster is backed up: off the node, opened by its owner's key alone, proven; and nothing stays on the node."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugins.module_utils.tandem_kube import Kube
+
+ROOT = Path(__file__).resolve().parents[2]
+TIMEOUT_SECONDS = 900
+
+pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3 * TIMEOUT_SECONDS)]
+
+
+def run(profile: str, *arguments: str, **variables: Any) -> tuple[int, str]:
+    """Run the playbook; its exit status and what it said, in one line."""
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    given = json.dumps({"tandem_profile": profile, **variables})
+    done = subprocess.run(
+        [program, "playbooks/backup.yml", "--extra-vars", given, *arguments],
+        cwd=ROOT,
+        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+
+def test_kept_off_the_node_sealed_and_proven(
+    tmp_path: Path, kube: Kube, machine: Callable[[str], Any], profile: str, control_plane: list[str]
+) -> None:
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=backup"]
+    subprocess.run(
+        [*argv, "-keyout", "backup.key", "-out", "backup.crt"], cwd=tmp_path, check=True, capture_output=True
+    )
+    given = {
+        "tandem_backup_certificate": str(tmp_path / "backup.crt"),
+        "tandem_backup_key": str(tmp_path / "backup.key"),
+        "tandem_backup_target": str(tmp_path / "kept"),
+        "tandem_backup_keep": 1,
+    }
+    status, told = run(profile)
+    assert status != 0
+    assert "Nothing has been changed. tandem_backup_certificate is empty" in told
+    status, told = run(profile, "--check", **given)
+    assert status == 0, told[-3000:]
+    assert not (tmp_path / "kept").exists()
+    pods = {pod["metadata"]["uid"] for pod in kube.get("/api/v1/pods")["items"]}
+    for _ in range(2):
+        status, told = run(profile, **given)
+        assert status == 0, told[-3000:]
+    assert "opened with its key" in told
+    [about] = (tmp_path / "kept").glob("*.json")
+    [archive] = (tmp_path / "kept").glob("*.tar.cms")
+    said = json.loads(about.read_text())
+    assert said["etcd"]["keys"] > 100
+    assert said["nodes"] == sorted(node["metadata"]["name"] for node in kube.get("/api/v1/nodes")["items"])
+    print(f"backup: {said['etcd']}")
+    opened = subprocess.run(
+        ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", str(archive), "-inkey", "backup.key"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    ).stdout
+    names = subprocess.run(["tar", "-t"], input=opened, check=True, capture_output=True).stdout.decode().split()
+    assert {"etcd.db", "pki/ca.key", "pki/etcd/ca.key", "documents/kubeadm-config.yaml"} <= set(names)
+    assert not machine(control_plane[0]).file("/var/lib/tandem/backup").exists
+    assert {pod["metadata"]["uid"] for pod in kube.get("/api/v1/pods")["items"]} == pods

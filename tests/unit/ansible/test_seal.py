@@ -1,0 +1,75 @@
+"""A sealed backup opens with its key alone, and shows when it was changed."""
+
+from __future__ import annotations
+
+import stat
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from plugins.modules import tandem_seal
+
+
+def key_pair(folder: Path, name: str) -> tuple[str, str]:
+    """A certificate's text and the path of its key, as docs/backup.md makes them."""
+    key, certificate = folder / f"{name}.key", folder / f"{name}.crt"
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}"]
+    subprocess.run([*argv, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    return certificate.read_text(), str(key)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> dict[str, Path]:
+    """A folder with a private key, and a file."""
+    folder = tmp_path / "pki"
+    (folder / "etcd").mkdir(parents=True)
+    (folder / "ca.key").write_text("very secret")
+    (folder / "ca.key").chmod(0o600)
+    (folder / "etcd" / "ca.crt").write_text("x" * 3_000_000)
+    (tmp_path / "etcd.db").write_bytes(bytes(range(256)) * 1000)
+    return tandem_seal.members({"pki": str(folder), "etcd.db": str(tmp_path / "etcd.db"), "none": "/no/such"})
+
+
+def test_sealed_and_opened(tmp_path: Path, source: dict[str, Path]) -> None:
+    certificate, key = key_pair(tmp_path, "mine")
+    _, other = key_pair(tmp_path, "other")
+    path = tmp_path / "backup.tar.cms"
+    tandem_seal.seal(path, source, certificate)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert b"very secret" not in path.read_bytes()
+    assert list(tandem_seal.unseal(path, key, None)) == ["pki/ca.key", "pki/etcd/ca.crt", "etcd.db"]
+    sums = tandem_seal.unseal(path, key, tmp_path / "out")
+    assert sums == {name: tandem_seal.checksum(original) for name, original in source.items()}
+    for name, original in source.items():
+        assert (tmp_path / "out" / name).read_bytes() == original.read_bytes()
+    assert stat.S_IMODE((tmp_path / "out/pki/ca.key").stat().st_mode) == 0o600
+    with pytest.raises(tandem_seal.SealError, match="cannot be opened"):
+        tandem_seal.unseal(path, other, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+    assert not list(tmp_path.glob(".*")), "no clear copy is left"
+
+
+@pytest.mark.parametrize("where", [0.3, 0.9])
+def test_a_changed_archive_is_not_opened(tmp_path: Path, source: dict[str, Path], where: float) -> None:
+    certificate, key = key_pair(tmp_path, "mine")
+    path = tmp_path / "backup.tar.cms"
+    tandem_seal.seal(path, source, certificate)
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * where)] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(tandem_seal.SealError):
+        tandem_seal.unseal(path, key, tmp_path / "never")
+    assert not (tmp_path / "never").exists()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises((tandem_seal.SealError, tarfile.TarError)):
+        tandem_seal.unseal(path, key, None)
+
+
+def test_a_recipient_that_is_none_leaves_nothing(tmp_path: Path, source: dict[str, Path]) -> None:
+    path = tmp_path / "backup.tar.cms"
+    with pytest.raises(tandem_seal.SealError, match="did not encrypt"):
+        tandem_seal.seal(path, source, "no certificate")
+    assert not path.exists()
+    assert not list(tmp_path.glob(".*"))
