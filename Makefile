@@ -60,8 +60,12 @@ up: setup ## Run `pulumi up` for STACK (default lab; again: changes nothing)
 ifeq ($(STACK),lab)
 	@$(BIN)/python -m lab.pulumi up $(if $(PROFILE),--profile $(PROFILE))
 else
-	@pulumi up --stack $(STACK)
+	@pulumi stack select --create $(STACK) && pulumi up --stack $(STACK)
 endif
+
+.PHONY: render
+render: setup ## Write STACK's objects to build/render/STACK as YAML, for kubectl or a GitOps tool
+	@$(BIN)/python -m lab.pulumi render --stack $(STACK) $(if $(PROFILE),--profile $(PROFILE))
 
 # --- checks ----------------------------------------------------------------------------------------------------------
 .PHONY: lint

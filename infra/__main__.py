@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pulumi
 
+from infra import outputs
 from infra.apps import deploy_apps
 from infra.capacity import warn_of_shortage
 from infra.cluster import connect, refuse_other_profile
-from infra.components import AdmissionPolicy, DataGuard, LonghornSettings, Monitoring, NetworkPolicies
+from infra.components import AdmissionPolicy, DataGuard, LonghornSettings, Monitoring, NetworkPolicies, Rebalancer
 from infra.components.admission_policy import admission_args
+from infra.declared import Declared
 from infra.ground import lay_ground
+from infra.incident import tell_of_incident
 from infra.network import enforcer_of
 from infra.settings import load_settings
 
@@ -19,9 +22,11 @@ def main() -> None:
     settings = load_settings()
     refuse_other_profile(settings)
     warn_of_shortage(settings)
+    tell_of_incident(settings)
     enforcer = enforcer_of(settings)
 
-    on_cluster = pulumi.ResourceOptions(provider=connect(settings))
+    declared = Declared()
+    on_cluster = pulumi.ResourceOptions.merge(declared.options, pulumi.ResourceOptions(provider=connect(settings)))
 
     def after(resources: list[pulumi.Resource]) -> pulumi.ResourceOptions:
         return pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=resources))
@@ -35,6 +40,9 @@ def main() -> None:
     if settings.network_policies and enforcer:
         policies = settings.network_policies
         NetworkPolicies("network-policies", policies, settings.namespace, apps, after([*ground.workspaces]))
+    if settings.rebalance:
+        namespace, profile = settings.namespace, settings.profile
+        Rebalancer(settings.rebalance, namespace=namespace, profile=profile, opts=after([*ground.workspaces]))
     if settings.admission != "off":
         args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
         AdmissionPolicy("admission", args, after([*ground.workspaces]))
@@ -43,10 +51,7 @@ def main() -> None:
         held, protect = apps.values(), settings.protect
         DataGuard("data-guard", namespace=settings.namespace, apps=held, protect=protect, opts=opts)
 
-    pulumi.export("profile", settings.profile.name)
-    pulumi.export("namespace", ground.namespace)
-    pulumi.export("storage_class", ground.storage_class)
-    pulumi.export("apps", {name: app.summary() for name, app in apps.items()})
+    outputs.export(settings, ground, apps, declared)
 
 
 if __name__ == "__main__":

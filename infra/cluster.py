@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import pulumi
-from aiohttp import ClientError
-from kubernetes_asyncio import client, config
-from kubernetes_asyncio.config import ConfigException
 from pulumi_kubernetes import Provider
 
+from infra.components._names import NAME
 from infra.errors import SettingsError
 from infra.settings import Settings
 from tandem import recovery
 from tandem.labels import PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE
+from tandem.runtime.client import ConfigError, KubeClient, connect_client
+from tandem.runtime.errors import ApiError, NotFound
+from tandem.runtime.resources import CONFIG_MAPS, DAEMON_SETS, NODES, PODS, Object, Resource
 from tandem.survivability import CONTROL_PLANE, quantity
 
 REQUEST_SECONDS: Final = 10.0
 """How long the check waits for the API server, which answers in well under a second when it is there."""
+
+CORDONED: Final = "cordoned"
 
 RECORD: Final = f"ConfigMap {SYSTEM_NAMESPACE}/{PROFILE_CONFIG_MAP}"
 
@@ -90,15 +94,11 @@ def read_record(context: str | None) -> Mapping[str, str]:
     Raises:
         ClusterError: there is none, or no way to it.
     """
-    found = _wait(
-        _ask(
-            context,
-            RECORD,
-            lambda api: client.CoreV1Api(api).read_namespaced_config_map(PROFILE_CONFIG_MAP, SYSTEM_NAMESPACE),
-            missing=_untuned("is not there"),
-        )
-    )
-    return dict(found.data or {})
+
+    def record(api: KubeClient) -> Awaitable[Object]:
+        return api.get(CONFIG_MAPS, PROFILE_CONFIG_MAP, namespace=SYSTEM_NAMESPACE, seconds=REQUEST_SECONDS)
+
+    return dict(_wait(_ask(context, RECORD, record, missing=_untuned("is not there"))).get("data") or {})
 
 
 def read_smallest_worker(context: str | None) -> Mapping[str, str]:
@@ -107,10 +107,7 @@ def read_smallest_worker(context: str | None) -> Mapping[str, str]:
     Raises:
         ClusterError: there is no worker, or no way to it.
     """
-    found = _wait(
-        _ask(context, "the list of nodes", lambda api: client.CoreV1Api(api).list_node(label_selector=WORKERS))
-    )
-    rooms: list[dict[str, str]] = [dict(node.status.allocatable or {}) for node in found.items]
+    rooms: list[dict[str, str]] = [dict(node["status"].get("allocatable") or {}) for node in _workers(context)]
     if not rooms:
         raise ClusterError("the cluster has no worker")
     return min(rooms, key=lambda room: quantity(room.get("memory", "0")))
@@ -122,21 +119,71 @@ def read_daemon_sets(context: str | None) -> list[dict[str, Any]]:
     Raises:
         ClusterError: they could not be read.
     """
-    found = _wait(
-        _ask(context, "the list of DaemonSets", lambda api: client.AppsV1Api(api).list_daemon_set_for_all_namespaces())
-    )
     return [
         {
-            "name": each.metadata.name,
-            "ready": each.status.number_ready or 0,
+            "name": each["metadata"]["name"],
+            "ready": each["status"].get("numberReady") or 0,
             "arguments": [
                 word
-                for container in each.spec.template.spec.containers
-                for word in (*(container.command or ()), *(container.args or ()))
+                for container in each["spec"]["template"]["spec"]["containers"]
+                for word in (*(container.get("command") or ()), *(container.get("args") or ()))
             ],
         }
-        for each in found.items
+        for each in _listed(context, "the list of DaemonSets", DAEMON_SETS)
     ]
+
+
+@dataclass(frozen=True)
+class Away:
+    """Who cannot take pods now.
+
+    Attributes:
+        workers: by name, why.
+        stuck: by app, its pods that were told to end on a worker that does not answer.
+    """
+
+    workers: Mapping[str, str] = field(default_factory=dict)
+    stuck: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+AwayReader = Callable[[str | None, str], Away]
+"""Takes a kubeconfig context and the namespace of the stack's apps. Raises `ClusterError`."""
+
+
+def read_away(context: str | None, namespace: str) -> Away:
+    """The workers that cannot take pods, and the apps' pods that cannot end because of it.
+
+    Raises:
+        ClusterError: nodes or pods could not be read.
+    """
+    away = {node["metadata"]["name"]: why for node in _workers(context) if (why := _why_away(node))}
+    if not away:
+        return Away()
+    stuck: dict[str, list[str]] = {}
+    for pod in _listed(context, "the list of pods", PODS, namespace=namespace):
+        metadata, node = pod["metadata"], pod["spec"].get("nodeName")
+        if "deletionTimestamp" in metadata and away.get(node, CORDONED) != CORDONED:
+            stuck.setdefault((metadata.get("labels") or {}).get(NAME, ""), []).append(metadata["name"])
+    return Away(away, stuck)
+
+
+def _why_away(node: Object) -> str | None:
+    """Why the node takes no pods; None when it does."""
+    for each in node["status"].get("conditions") or ():
+        if each["type"] == "Ready" and each["status"] != "True":
+            return f"not Ready since {each.get('lastTransitionTime')}"
+    return CORDONED if node["spec"].get("unschedulable") else None
+
+
+def _workers(context: str | None) -> list[Object]:
+    return _listed(context, "the list of nodes", NODES, label_selector=WORKERS)
+
+
+def _listed(context: str | None, what: str, resource: Resource, **chosen: str) -> list[Object]:
+    found = _wait(
+        _ask(context, what, lambda api: api.list(resource, limit=0, seconds=REQUEST_SECONDS, **chosen))  # type: ignore[arg-type]
+    )
+    return list(found["items"])
 
 
 def _wait(answer: Coroutine[Any, Any, _T]) -> _T:
@@ -146,23 +193,17 @@ def _wait(answer: Coroutine[Any, Any, _T]) -> _T:
 
 
 async def _ask(
-    context: str | None,
-    what: str,
-    request: Callable[[client.ApiClient], Awaitable[Any]],
-    missing: str = "",
-) -> Any:
+    context: str | None, what: str, request: Callable[[KubeClient], Awaitable[Object]], missing: str = ""
+) -> Object:
     unreachable = "way out: check KUBECONFIG and that the API server answers (kubectl get --raw /readyz)"
     try:
-        await config.load_kube_config(context=context)
-        async with asyncio.timeout(REQUEST_SECONDS), client.ApiClient() as api:
+        async with connect_client(context=context, user_agent="tandem-infra") as api:
             return await request(api)
-    except client.ApiException as error:
-        if error.status == 404 and missing:
-            raise ClusterError(missing) from None
-        raise ClusterError(f"rule: {what} must be readable; {error.status} {error.reason}\n  {unreachable}") from None
-    except (ConfigException, ClientError, TimeoutError, OSError) as error:
-        reason = str(error) or f"no answer within {REQUEST_SECONDS:g} s"
-        raise ClusterError(f"rule: {what} must be readable; {reason}\n  {unreachable}") from None
+    except NotFound as error:
+        reason = missing or f"rule: {what} must be readable; {error}\n  {unreachable}"
+        raise ClusterError(reason) from None
+    except (ApiError, ConfigError) as error:
+        raise ClusterError(f"rule: {what} must be readable; {error}\n  {unreachable}") from None
 
 
 def _difference(profile: recovery.RecoveryProfile, record: Mapping[str, str]) -> str | None:

@@ -19,19 +19,23 @@ from infra.components import (
     NetworkPoliciesArgs,
     PriorityClassArgs,
     PriorityClassesArgs,
+    RebalanceArgs,
     SharedStorageArgs,
     StorageClassArgs,
     WorkspaceArgs,
 )
 from infra.components._names import check_name
 from infra.components._parts import check_quantity
+from infra.components.rebalancer import BY
 from infra.components.shared_storage import storage_class_name
 from infra.components.workspace import Admission, PodSecurity
 from infra.errors import ArgsError, SettingsError
-from tandem import recovery
+from tandem import checklist, recovery
 
 PROJECT: Final = "tandem"
-GIVEN_BY_STACK: Final = frozenset({"namespace", "profile", "protect", "scrape_annotations"})
+GIVEN_BY_STACK: Final = frozenset(
+    {"namespace", "profile", "protect", "scrape_annotations", "degraded", "one_is_enough"}
+)
 """Arguments of an app that the stack gives to all of them."""
 
 
@@ -56,9 +60,12 @@ class Settings:
         admission: how its namespace takes part in the admission policy; unless `off`, the stack deploys that policy.
         keep_data: volumes outlive `pulumi destroy`.
         protect: no `pulumi destroy` and no change deletes a claim or a namespace of the stack: for production.
+        degraded: for the time of an incident: a worker is away, so an update must reach the other one, and nobody waits
+            for what cannot start.
         storage_classes: further classes on the shared file system, by name.
         monitoring: monitors and alerts for Prometheus; none when None.
         longhorn: settings of a Longhorn that the site runs; left alone when None.
+        rebalance: brings replicas that crowd on one worker apart after the other one's return; nobody does when None.
         network_policies: who may reach the stack's pods, where the network enforces it; anybody when None.
         render_directory: write YAML files there for kubectl or a GitOps tool, instead of talking to a cluster.
         apps: by name.
@@ -78,9 +85,11 @@ class Settings:
     admission: Admission
     keep_data: bool
     protect: bool
+    degraded: bool
     storage_classes: Mapping[str, StorageClassArgs]
     monitoring: MonitoringArgs | None
     longhorn: LonghornSettingsArgs | None
+    rebalance: RebalanceArgs | None
     network_policies: NetworkPoliciesArgs | None
     render_directory: str | None
     apps: Mapping[str, AppArgs]
@@ -120,9 +129,11 @@ class StackFile(BaseModel):
     admission: Admission = "off"
     keep_data: bool = True
     protect: bool = False
+    degraded: bool = False
     storage_classes: dict[str, StorageClassArgs] = {}
     monitoring: MonitoringArgs | None = None
     longhorn: LonghornSettingsArgs | None = None
+    rebalance: RebalanceArgs | None = None
     network_policies: NetworkPoliciesArgs | None = None
     render_directory: str | None = None
     apps: dict[str, dict[str, Any]]
@@ -179,9 +190,11 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         admission=file.admission,
         keep_data=file.keep_data,
         protect=file.protect,
+        degraded=file.degraded,
         storage_classes=file.storage_classes,
         monitoring=file.monitoring,
         longhorn=file.longhorn,
+        rebalance=file.rebalance,
         network_policies=file.network_policies,
         render_directory=file.render_directory,
         apps=_apps(file, refuse),
@@ -285,6 +298,8 @@ def _apps(file: StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
         "namespace": file.namespace,
         "profile": recovery.profile(file.profile),
         "protect": file.protect,
+        "degraded": file.degraded,
+        "one_is_enough": checklist.rule("replicas").levels[checklist.environment_of(refuse.stack)] == "off",
         "scrape_annotations": file.monitoring is not None and file.monitoring.scrape == "annotations",
     }
     storage_class = storage_class_name(keep_data=file.keep_data)
@@ -302,7 +317,8 @@ def _apps(file: StackFile, refuse: _Refusal) -> Mapping[str, AppArgs]:
                 way_out = f"one of {', '.join(sorted(settable))}"
                 raise refuse.error(path + key, value, f"no such key for kind {given['kind']}", way_out)
         given_by_stack = {key: value for key, value in common.items() if key in names}
-        defaults = {"storage_class": storage_class} if "storage_class" in names else {}
+        usual = {"storage_class": storage_class, "rebalanced_by": BY if file.rebalance else ""}
+        defaults = {key: value for key, value in usual.items() if key in names}
         with refuse.arguments(path):
             check_name(name)
         try:

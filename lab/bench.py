@@ -23,7 +23,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from lab.benches import controllers, election, outage, pulumi_scale, same_node
+from lab.benches import controllers, election, outage, pulumi_scale, same_node, site_again
 from lab.benches.api_server import SweepError
 from lab.demo import KUBECONFIG, VICTIM, gather_writers
 from lab.story import ROOT, Story, python_module
@@ -136,6 +136,15 @@ def bench_site(story: Story) -> Result:
     first = timed(story, "site-first", site)
     second = timed(story, "site-second", site)
     return summarise("site", [first], peers={"second run": [second]})
+
+
+def bench_site_again(story: Story) -> Result:
+    """`site.yml` where nothing is to be done, three times: wall time, and who used the processors meanwhile."""
+    story.run("site", ["ansible-playbook", "site.yml", "-e", f"tandem_profile={profile()}"])
+    runs, idle, trip = site_again.site_again(profile())
+    result = summarise("site-again", [run.seconds for run in runs])
+    table: list[dict[str, Any]] = list(site_again.rows(runs, idle, trip))
+    return replace(result, note=site_again.NOTE, table=table, runs=[asdict(run) for run in runs])
 
 
 def bench_pulumi(story: Story) -> Result:
@@ -285,6 +294,7 @@ BENCHMARKS: dict[str, Callable[[Story], Result]] = {
     "lab-build": bench_lab_build,
     "lab-up": bench_lab_up,
     "site": bench_site,
+    "site-again": bench_site_again,
     "pulumi-up": bench_pulumi,
     "pulumi-scale": bench_pulumi_scale,
     "handover-kill": lambda _: beside_peers("handover-kill", election.handover_kill()),

@@ -1,10 +1,11 @@
 """`make docs`: make the generated pages from what is committed; `--check` says which are out of date.
 
-- `docs/profiles.md`: the table of profiles and predictions, from `tandem.recovery`;
+- `docs/profiles.md`: the table of profiles and predictions, from `tandem.recovery`, and what drills measured;
 - `docs/checklist.md`: every rule of the availability checklist, from `tandem.checklist`;
 - `docs/benchmarks.md`: every committed result under `docs/bench/`;
+- `docs/everything-lost.md`: recovery after everything was lost at once, from `docs/everything-lost.json`;
 - `docs/stack.schema.json`: the shape of the stack files, from `infra.settings` and the components;
-- `docs/roles.md`: every variable of every role, from its `meta/argument_specs.yml`.
+- `docs/roles.md`: every variable of every role, from its `meta/argument_specs.yml` and the comments in its defaults.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import typer
 import yaml
 
 from infra.schema import schema_page
+from lab import lost, timelines
 from lab.story import ROOT
 from tandem.docs import checklist_page, profiles_page
 
@@ -83,9 +85,9 @@ def roles_page(folder: Path = ROOT / "roles") -> str:
     for path in sorted(folder.glob("*/meta/argument_specs.yml")):
         spec: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["argument_specs"]["main"]
         defaults_path = path.parent.parent / "defaults" / "main.yml"
-        defaults: dict[str, Any] = (
-            yaml.safe_load(defaults_path.read_text(encoding="utf-8")) or {} if defaults_path.exists() else {}
-        )
+        text = defaults_path.read_text(encoding="utf-8") if defaults_path.exists() else ""
+        defaults: dict[str, Any] = yaml.safe_load(text) or {}
+        told = comments(text)
         parts.append(f"## {path.parent.parent.name}\n")
         parts.append(
             f"{_sentence(spec.get('short_description', ''))} {_text(spec.get('description', ''))}".strip() + "\n"
@@ -95,10 +97,26 @@ def roles_page(folder: Path = ROOT / "roles") -> str:
             rows = ["| variable | type | default | meaning |", "|---|---|---|---|"]
             for name, option in options.items():
                 default = "required" if option.get("required") else _default(defaults.get(name, option.get("default")))
-                meaning = _cell(_text(option.get("description", "")))
+                meaning = _cell(_text(option.get("description", told.get(name, ""))))
                 rows.append(f"| `{name}` | {option.get('type', 'str')} | {default} | {meaning} |")
             parts.append("\n".join(rows) + "\n")
     return "\n".join(parts)
+
+
+def comments(text: str) -> dict[str, str]:
+    """What the comments of a role's defaults say of each variable; those that share a comment refer to the first."""
+    found: dict[str, str] = {}
+    told: list[str] = []
+    first = ""
+    for line in text.splitlines():
+        if line.startswith("# "):
+            told = told if not first else []
+            told.append(line[2:])
+            first = ""
+        elif variable := re.match(r"(\w+):", line):
+            found[variable[1]] = f"see `{first}`" if first else " ".join(told)
+            first = first or variable[1]
+    return found
 
 
 def _text(value: str | list[str]) -> str:
@@ -121,9 +139,10 @@ def _default(value: object) -> str:
 
 
 PAGES: dict[str, Callable[[], str]] = {
-    "profiles.md": lambda: f"{GENERATED}\n{profiles_page()}",
+    "profiles.md": lambda: f"{GENERATED}\n{profiles_page()}\n{timelines.page()}",
     "checklist.md": lambda: f"{GENERATED}\n{checklist_page()}",
     "benchmarks.md": benchmarks_page,
+    "everything-lost.md": lambda: f"{GENERATED}\n{lost.page()}",
     "roles.md": roles_page,
     "stack.schema.json": schema_page,
 }

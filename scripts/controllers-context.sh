@@ -15,8 +15,8 @@ mkdir -p "$folder"
     --platform "manylinux_2_28_$machine" --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" \
     --requirement "$root/tandem/controllers/requirements.txt" --target "$folder/site"
 # What a controller imports; the drill's own code stays out, but for how it reads objects.
-parts=(__init__.py _checklist _recovery checklist.py controllers drill/__init__.py drill/apps.py drill/observe.py
-    findings.py labels.py recovery.py runtime survey.py survivability.py)
+parts=(__init__.py _checklist _recovery checklist.py controllers drill/__init__.py drill/api.py drill/apps.py
+    drill/observe.py findings.py labels.py rebalance recovery.py runtime survey.py survivability.py)
 mkdir -p "$folder/site/tandem"
 (cd "$root/tandem" && find "${parts[@]}" -name '*.py' -print0 | tar --null --files-from=- --create) |
     tar --extract --directory "$folder/site/tandem"

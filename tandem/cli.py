@@ -14,6 +14,7 @@ from tandem.docs import profiles_page
 from tandem.drill.cli import app as drill
 from tandem.policy import policy
 from tandem.predict import predict
+from tandem.rebalance.cli import rebalance
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="A two-worker cluster that survives the loss of one."
@@ -35,6 +36,7 @@ def root(
 
 app.command()(policy)
 app.command()(predict)
+app.command()(rebalance)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from infra.components.monitoring import Monitoring, MonitoringArgs
 from infra.components.network_policies import NetworkPolicies, NetworkPoliciesArgs
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
 from infra.components.priority_classes import PriorityClassArgs, PriorityClasses, PriorityClassesArgs
+from infra.components.rebalancer import RebalanceArgs, Rebalancer
 from infra.components.sharded_controller import ShardArgs, ShardedController, ShardedControllerArgs
 from infra.components.shared_storage import SharedStorage, SharedStorageArgs, StorageClassArgs
 from infra.components.single_writer_app import SingleWriterApp, SingleWriterAppArgs
@@ -48,6 +49,8 @@ __all__ = [
     "PriorityClassArgs",
     "PriorityClasses",
     "PriorityClassesArgs",
+    "RebalanceArgs",
+    "Rebalancer",
     "RightsArgs",
     "ShardArgs",
     "ShardedAuditor",

@@ -16,8 +16,10 @@ from infra.components._files import configure
 from infra.components._ingress import ingress_spec
 from infra.components._names import NAME, check_image, check_name, labels_of
 from infra.components._override import check_overrides, check_patch, patching
+from infra.components._summary import Seconds, endpoints, predicted
+from infra.components._waits import NOT_AWAITED
 from infra.errors import ArgsError
-from tandem.recovery import RecoveryProfile
+from tandem.recovery import Behaviour, RecoveryProfile
 
 SERVICE_PORT: Final = 80
 
@@ -59,6 +61,8 @@ class AppArgs:
         image_pull_secrets: names of Secrets of the namespace for the registry.
         metrics_path: where its HTTP port answers Prometheus; None: nowhere. `monitoring` of the stack makes use of it.
         scrape_annotations: the pods say so themselves, for a Prometheus without the operator. The stack sets it.
+        degraded: a worker is away: an update reaches the other one, and nobody waits for what cannot start. The stack
+            sets it.
         ingress: makes the app reachable from outside by name.
         pod_spec_overrides: fields of the PodSpec as Kubernetes spells them, merged over what the component made;
             lists of named things (containers, volumes, env) merge by name, null removes. The rules no longer protect
@@ -69,6 +73,9 @@ class AppArgs:
 
     OBJECTS: ClassVar[frozenset[str]] = frozenset({"Service", "Ingress", "ConfigMap", "Secret"})
     """Kinds of the objects that the component may make; subclasses add theirs."""
+
+    stops_first: ClassVar[bool] = False
+    """Its old pod must have ended before a new one starts."""
 
     namespace: str
     profile: RecoveryProfile
@@ -97,6 +104,7 @@ class AppArgs:
     image_pull_secrets: Sequence[str] = ()
     metrics_path: str | None = None
     scrape_annotations: bool = False
+    degraded: bool = False
     ingress: parts.IngressArgs | None = None
     pod_spec_overrides: Mapping[str, Any] = field(default_factory=dict)
     patch: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -131,6 +139,15 @@ class AppArgs:
     def pods_on_survivor(self) -> int:
         """How many of its pods one worker must hold while the other one is away."""
         return 1
+
+    @property
+    def behaviour(self) -> Behaviour | None:
+        """How the app answers the loss of a worker; None where that is not about being served."""
+        return None
+
+    def predicted(self) -> Seconds:
+        """When callers notice what, in seconds after the power loss of a worker that has a pod of the app."""
+        return predicted(self.profile, self.behaviour) if self.behaviour else {}
 
     @property
     def node_ports(self) -> list[int]:
@@ -195,7 +212,8 @@ class App(pulumi.ComponentResource):
     def __init__(self, name: str, args: AppArgs, *, workload: str | None, opts: pulumi.ResourceOptions | None) -> None:
         check_name(name)
         if args.patch:
-            opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(transformations=[patching(args.patch)]))
+            # First, so that whoever else looks at the objects sees them patched.
+            opts = pulumi.ResourceOptions.merge(pulumi.ResourceOptions(transformations=[patching(args.patch)]), opts)
         super().__init__(f"tandem:components:{type(self).__name__}", name, None, opts)
         self.name = name
         self.args = args
@@ -229,11 +247,15 @@ class App(pulumi.ComponentResource):
             annotations=dict(annotations or {}) or None,
         )
 
+    def workload_metadata(self, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
+        """Metadata of the object that runs the app's pods: while a worker is away nobody waits for them."""
+        return self.metadata({**(annotations or {}), **(NOT_AWAITED if self.args.degraded else {})})
+
     def expose(self, *, traffic_distribution: str | None = None) -> Service:
         """Create the Service and, where wanted, the Ingress, without a wait: the controller waits for its pods."""
         self.service = Service(
             self.name,
-            metadata=self.metadata({"pulumi.com/skipAwait": "true"}),
+            metadata=self.metadata(NOT_AWAITED),
             spec=ServiceSpecArgs(
                 type="NodePort" if self.args.node_ports else "ClusterIP",
                 selector={NAME: self.name},
@@ -264,7 +286,7 @@ class App(pulumi.ComponentResource):
             Ingress(
                 self.name,
                 # Not awaited: its address is the controller's, and no other part of the app needs it.
-                metadata=self.metadata({"pulumi.com/skipAwait": "true", **wanted.annotations}),
+                metadata=self.metadata({**NOT_AWAITED, **wanted.annotations}),
                 spec=ingress_spec(self.name, wanted),
                 opts=self.child(depends_on=[self.service]),
             )
@@ -279,5 +301,7 @@ class App(pulumi.ComponentResource):
             "service": self.name if service else None,
             "cluster_ip": service.spec.cluster_ip if service else None,
             "node_port": self.args.node_port,
+            "endpoints": endpoints(self.name, self.args) if service else [],
+            "predicted_seconds": self.args.predicted(),
             "when_unreachable": None,
         }

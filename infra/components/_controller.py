@@ -184,7 +184,7 @@ class Controller(App):
         env = _environment(self.name, args, elected=elected) | dict(told or {}) | dict(args.env)
         self.deployment = Deployment(
             self.name,
-            metadata=self.metadata(_annotations(self.name, args, elected=elected) | dict(says or {})),
+            metadata=self.workload_metadata(_annotations(self.name, args, elected=elected) | dict(says or {})),
             spec=DeploymentSpecArgs(
                 replicas=replicas,
                 selector=LabelSelectorArgs(match_labels={NAME: self.name}),

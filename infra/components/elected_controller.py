@@ -13,6 +13,7 @@ from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudget
 
 from infra.components._controller import ROLLING, Controller, ControllerArgs, RightsArgs
 from infra.components._names import NAME
+from infra.components._summary import Seconds, predicted_lead
 from infra.components.spread_app import spread_constraint
 from infra.errors import ArgsError
 
@@ -40,6 +41,10 @@ class ElectedControllerArgs(ControllerArgs):
     def pods_on_survivor(self) -> int:
         """The lost worker's candidates wait for its return."""
         return math.ceil(self.replicas / 2)
+
+    def predicted(self) -> Seconds:
+        """When the next candidate leads, in seconds after the power loss of the leader's worker."""
+        return predicted_lead(self.lease_duration_seconds, self.retry_period_seconds)
 
 
 class ElectedController(Controller):

@@ -12,6 +12,7 @@ from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 
 from infra.components._names import NAME, check_image, check_name, labels_of
 from infra.components._pod import container_security, pod_security, worker_affinity
+from infra.components._waits import NOT_AWAITED, one_node_at_a_time
 from tandem.labels import EXEMPT_PREFIX
 
 PAUSE_IMAGE: Final = "registry.k8s.io/pause:3.10.2"
@@ -33,6 +34,7 @@ class ImagePrepullArgs:
         run_as_user: the app's.
         pause_image: what stays running: an image that every node has.
         deploy_timeout_seconds: how long `pulumi up` waits for all workers to have pulled.
+        degraded: as the app's.
     """
 
     namespace: str
@@ -42,6 +44,7 @@ class ImagePrepullArgs:
     run_as_user: int = 65532
     pause_image: str = PAUSE_IMAGE
     deploy_timeout_seconds: int = 300
+    degraded: bool = False
 
     def __post_init__(self) -> None:
         """Check the rules; raises `ArgsError` for the first one broken."""
@@ -93,10 +96,12 @@ class ImagePrepull(pulumi.ComponentResource):
                 name=name,
                 namespace=args.namespace,
                 labels=labels,
-                annotations={f"{EXEMPT_PREFIX}{rule}": UNPROBED for rule in ("readiness-probe", "liveness-probe")},
+                annotations={f"{EXEMPT_PREFIX}{rule}": UNPROBED for rule in ("readiness-probe", "liveness-probe")}
+                | (NOT_AWAITED if args.degraded else {}),
             ),
             spec=DaemonSetSpecArgs(
                 selector=LabelSelectorArgs(match_labels={NAME: name}),
+                update_strategy=one_node_at_a_time(degraded=True) if args.degraded else None,
                 revision_history_limit=1,
                 template=PodTemplateSpecArgs(metadata=ObjectMetaArgs(labels=labels), spec=spec),
             ),

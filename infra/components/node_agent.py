@@ -6,19 +6,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pulumi
-from pulumi_kubernetes.apps.v1 import (
-    DaemonSet,
-    DaemonSetSpecArgs,
-    DaemonSetUpdateStrategyArgs,
-    RollingUpdateDaemonSetArgs,
-)
+from pulumi_kubernetes.apps.v1 import DaemonSet, DaemonSetSpecArgs
 from pulumi_kubernetes.core.v1 import TolerationArgs
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
 
 from infra.components._app import App, AppArgs
 from infra.components._names import NAME
 from infra.components._pod import pod_template
+from infra.components._waits import one_node_at_a_time
 from tandem.labels import NODE_AGENT
+from tandem.recovery import Behaviour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +38,11 @@ class NodeAgentArgs(AppArgs):
         if not self.exposed:
             self._refuse_service("exposed: true")
 
+    @property
+    def behaviour(self) -> Behaviour:
+        """It belongs to its node."""
+        return "node-agent"
+
 
 class NodeAgent(App):
     """A DaemonSet on the workers, updated one node at a time.
@@ -60,12 +62,10 @@ class NodeAgent(App):
             )
         self.daemon_set = DaemonSet(
             name,
-            metadata=self.metadata(),
+            metadata=self.workload_metadata(),
             spec=DaemonSetSpecArgs(
                 selector=LabelSelectorArgs(match_labels={NAME: name}),
-                update_strategy=DaemonSetUpdateStrategyArgs(
-                    type="RollingUpdate", rolling_update=RollingUpdateDaemonSetArgs(max_unavailable=1)
-                ),
+                update_strategy=one_node_at_a_time(degraded=args.degraded),
                 revision_history_limit=3,
                 template=pod_template(
                     args, self.labels, tolerations=tolerations, on_control_plane=args.on_control_plane

@@ -17,6 +17,7 @@ from infra.components._pod import pod_template, tolerations_of
 from infra.components.image_prepull import ImagePrepull, ImagePrepullArgs
 from infra.errors import ArgsError
 from tandem.labels import LABEL_PREFIX, SINGLE_WRITER, WHEN_UNREACHABLE
+from tandem.recovery import Behaviour
 
 WhenUnreachable = Literal["hold", "replace"]
 
@@ -45,6 +46,8 @@ class SingleWriterAppArgs(StorageArgs, AppArgs):
         pre_pull_command: a command in the image that does nothing and succeeds; see `ImagePrepull`.
     """
 
+    stops_first: ClassVar[bool] = True
+
     OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {"Deployment", "PersistentVolumeClaim", "DaemonSet"}
 
     when_unreachable: WhenUnreachable = "hold"
@@ -63,6 +66,11 @@ class SingleWriterAppArgs(StorageArgs, AppArgs):
             rule = "`hold` needs a claim that one pod may use, and this one is not known to be such"
             way_out = "existing_claim_exclusive: true if it is ReadWriteOncePod, or when_unreachable: replace"
             raise ArgsError("existing_claim", self.existing_claim, rule, way_out)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """By `when_unreachable`."""
+        return self.when_unreachable
 
 
 class SingleWriterApp(App):
@@ -91,12 +99,13 @@ class SingleWriterApp(App):
                 image_pull_policy=args.image_pull_policy,
                 command=args.pre_pull_command,
                 run_as_user=args.run_as_user,
+                degraded=args.degraded,
             ),
             opts=self.child(),
         )
         self.deployment = Deployment(
             name,
-            metadata=self.metadata(annotations),
+            metadata=self.workload_metadata(annotations),
             spec=DeploymentSpecArgs(
                 replicas=1,
                 selector=LabelSelectorArgs(match_labels={NAME: name}),

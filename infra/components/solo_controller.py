@@ -20,6 +20,8 @@ class SoloControllerArgs(ControllerArgs):
             on while its replacement acts too. False is for a program that knows no election.
     """
 
+    stops_first: ClassVar[bool] = True
+
     elected: bool = True
     drain_seconds: int = 30
 

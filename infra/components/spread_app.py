@@ -29,8 +29,10 @@ from infra.components._app import App, AppArgs
 from infra.components._names import NAME
 from infra.components._parts import AutoscalingArgs
 from infra.components._pod import pod_template, tolerations_of
+from infra.components._waits import NOT_AWAITED
 from infra.errors import ArgsError
-from tandem.labels import AUTOSCALED, SPREAD
+from tandem.labels import AUTOSCALED, REBALANCED_BY, SPREAD
+from tandem.recovery import Behaviour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,11 +40,13 @@ class SpreadAppArgs(AppArgs):
     """The arguments of a `SpreadApp`.
 
     Args:
-        replicas: at least two; over the workers they differ by one at most.
+        replicas: at least two; over the workers they differ by one at most. One, without a budget, in dev.
+        one_is_enough: one replica is accepted; the stack says so where the checklist does: in dev.
         autoscaling: let an autoscaler set the number of replicas, which is then left out here.
         on_node_loss: `wait`: the replacement stays Pending until the node is back, and the spread heals by itself.
-            `crowd`: it joins the survivor, which must have room; after the return somebody must rebalance (restart the
-            app), or the next loss takes all replicas.
+            `crowd`: it joins the survivor, which must have room; after the return somebody must rebalance (`tandem
+            rebalance`, or `rebalance` of the stack), or the next loss takes all replicas.
+        rebalanced_by: who brings replicas that crowd apart again. The stack says so of its own `rebalance`.
         pre_stop_seconds: how long a pod that is to stop goes on serving while its endpoint is withdrawn everywhere.
         max_surge: pods above `replicas` during an update.
         max_unavailable: pods below `replicas` during an update. 0 and a surge of 1 keep the full count serving, and
@@ -57,8 +61,10 @@ class SpreadAppArgs(AppArgs):
     }
 
     replicas: int = 2
+    one_is_enough: bool = False
     autoscaling: AutoscalingArgs | None = None
     on_node_loss: Literal["wait", "crowd"] = "wait"
+    rebalanced_by: str = ""
     pre_stop_seconds: int = 5
     max_surge: int = 1
     max_unavailable: int = 0
@@ -70,7 +76,7 @@ class SpreadAppArgs(AppArgs):
         if self.autoscaling and self.replicas != 2:
             rule = "the autoscaler sets the number, and two that set one number take it from each other"
             raise ArgsError("replicas", self.replicas, rule, "leave replicas out, or autoscaling")
-        if self.replicas < 2:
+        if self.replicas < (1 if self.one_is_enough else 2):
             raise ArgsError(
                 "replicas",
                 self.replicas,
@@ -86,6 +92,11 @@ class SpreadAppArgs(AppArgs):
             raise ArgsError("max_unavailable", self.max_unavailable, rule, "max_unavailable: 0 or 1")
 
     @property
+    def spare(self) -> bool:
+        """Whether there is a replica to lose."""
+        return self.replicas > 1
+
+    @property
     def busy_seconds(self) -> int:
         """A pod serves through preStop and drains after it."""
         return self.pre_stop_seconds + self.drain_seconds
@@ -95,6 +106,13 @@ class SpreadAppArgs(AppArgs):
         """With `wait` the lost worker's replicas stay Pending; with `crowd` they come, as many as there may be."""
         most = self.autoscaling.max_replicas if self.autoscaling else self.replicas
         return most if self.on_node_loss == "crowd" else math.ceil(most / 2)
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """By `on_node_loss`; one replica alone starts elsewhere."""
+        if not self.spare:
+            return "replace"
+        return "spread-wait" if self.on_node_loss == "wait" else "spread-crowd"
 
 
 class SpreadApp(App):
@@ -109,18 +127,20 @@ class SpreadApp(App):
         super().__init__(name, args, workload=SPREAD, opts=opts)
         self.on_node_loss = args.on_node_loss
         scaling = args.autoscaling
-        bounds = f"{scaling.min_replicas}-{scaling.max_replicas}" if scaling else None
+        said = {AUTOSCALED: f"{scaling.min_replicas}-{scaling.max_replicas}"} if scaling else {}
+        if args.on_node_loss == "crowd" and args.rebalanced_by:
+            said[REBALANCED_BY] = args.rebalanced_by
+        # The old pod on the survivor would stay until a second new one is ready, for which there is no place.
+        unavailable = max(args.max_unavailable, 1) if args.degraded else args.max_unavailable
         self.deployment = Deployment(
             name,
-            metadata=self.metadata({AUTOSCALED: bounds} if bounds else None),
+            metadata=self.workload_metadata(said),
             spec=DeploymentSpecArgs(
                 replicas=None if scaling else args.replicas,
                 selector=LabelSelectorArgs(match_labels={NAME: name}),
                 strategy=DeploymentStrategyArgs(
                     type="RollingUpdate",
-                    rolling_update=RollingUpdateDeploymentArgs(
-                        max_surge=args.max_surge, max_unavailable=args.max_unavailable
-                    ),
+                    rolling_update=RollingUpdateDeploymentArgs(max_surge=args.max_surge, max_unavailable=unavailable),
                 ),
                 # With a node away an update in `wait` cannot finish. Kubernetes says so, and `pulumi up` with it.
                 progress_deadline_seconds=args.deploy_timeout_seconds,
@@ -130,26 +150,27 @@ class SpreadApp(App):
                     self.labels,
                     pre_stop_seconds=args.pre_stop_seconds,
                     tolerations=tolerations_of(args.profile),
-                    spread=[spread_constraint(name, args.on_node_loss)],
+                    spread=[spread_constraint(name, args.on_node_loss)] if args.spare else (),
                 ),
             ),
             opts=self.child(wait_seconds=args.deploy_timeout_seconds),
         )
-        self.budget = PodDisruptionBudget(
-            name,
-            metadata=self.metadata(),
-            spec=PodDisruptionBudgetSpecArgs(
-                max_unavailable=1,
-                selector=LabelSelectorArgs(match_labels={NAME: name}),
-                # A pod that is not Ready anyway must not stop the drain of a node.
-                unhealthy_pod_eviction_policy="AlwaysAllow",
-            ),
-            opts=self.child(),
-        )
+        if args.spare:
+            PodDisruptionBudget(
+                name,
+                metadata=self.metadata(),
+                spec=PodDisruptionBudgetSpecArgs(
+                    max_unavailable=1,
+                    selector=LabelSelectorArgs(match_labels={NAME: name}),
+                    # A pod that is not Ready anyway must not stop the drain of a node.
+                    unhealthy_pod_eviction_policy="AlwaysAllow",
+                ),
+                opts=self.child(),
+            )
         if scaling:
             HorizontalPodAutoscaler(
                 name,
-                metadata=self.metadata({"pulumi.com/skipAwait": "true"}),
+                metadata=self.metadata(NOT_AWAITED),
                 spec=_autoscaler(name, scaling),
                 opts=self.child(),
             )

@@ -15,6 +15,7 @@ from infra.components._names import NAME
 from infra.components._pod import pod_template, tolerations_of
 from infra.errors import ArgsError
 from tandem.labels import STATEFUL_SET_REASON
+from tandem.recovery import Behaviour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,8 @@ class StatefulAppArgs(StorageArgs, AppArgs):
     Args:
         reason: why it must be a StatefulSet although it stays away until its lost node is back; kept as an annotation.
     """
+
+    stops_first: ClassVar[bool] = True
 
     OBJECTS: ClassVar[frozenset[str]] = AppArgs.OBJECTS | {"StatefulSet", "PersistentVolumeClaim"}
 
@@ -36,6 +39,11 @@ class StatefulAppArgs(StorageArgs, AppArgs):
         if len(self.reason.split()) < 3:
             rule = "a StatefulSet never replaces the pod of a lost node, so it needs a stated reason"
             raise ArgsError("reason", self.reason, rule, "say why in a few words, or use kind: single-writer")
+
+    @property
+    def behaviour(self) -> Behaviour:
+        """It stays away."""
+        return "stateful"
 
 
 class StatefulApp(App):
@@ -52,7 +60,7 @@ class StatefulApp(App):
         self.claim = volume_claim(self, args, "ReadWriteMany")
         self.stateful_set = StatefulSet(
             name,
-            metadata=self.metadata({STATEFUL_SET_REASON: args.reason}),
+            metadata=self.workload_metadata({STATEFUL_SET_REASON: args.reason}),
             spec=StatefulSetSpecArgs(
                 replicas=1,
                 service_name=name,

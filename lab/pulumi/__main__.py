@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -84,6 +85,36 @@ def destroy(
 ) -> None:
     """Remove everything that the stack deployed; data on `tandem-shared` stays."""
     _pulumi(_workspace(lab, kubeconfig), ["destroy", "--yes", "--skip-preview"], stack, profile, [], rest)
+
+
+@app.command()
+def render(
+    profile: Profile = None,
+    change: Set = None,
+    stack: Stack = "lab",
+    output: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Below the checkout.")] = None,
+) -> None:
+    """Write the stack's objects as YAML for kubectl or a GitOps tool; no cluster is asked, no state is kept."""
+    folder = PROJECT / (output or Path("build") / "render" / stack)
+    if not folder.resolve().is_relative_to(PROJECT):
+        raise WorkspaceError(f"--output {output}: must be below {PROJECT}, where Pulumi looks for it")
+    for old in folder.glob("*/*.yaml"):
+        old.unlink()
+    tools = None if official_tools() else artifacts.tools()
+    with tempfile.TemporaryDirectory() as state:
+        workspace = Workspace(Path(state), None, tools)
+        workspace.prepare()
+        changes = [*(change or []), "cluster_check=skip", f"render_directory={folder.resolve().relative_to(PROJECT)}"]
+        _pulumi(workspace, ["up", "--yes", "--skip-preview"], stack, profile, changes, None)
+
+
+@app.command()
+def cancel(stack: Stack = "lab", kubeconfig: Config = KUBECONFIG, lab: Lab = "default") -> None:
+    """Take the lock of a run that was killed away; only when it has really ended."""
+    workspace = _workspace(lab, kubeconfig)
+    command = ["pulumi", "cancel", "--yes", "--stack", stack, "--non-interactive", "--color", "auto"]
+    done = subprocess.run(command, cwd=workspace.backend, env=workspace.environment(), check=False)
+    raise typer.Exit(done.returncode)
 
 
 @app.command()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -47,6 +45,10 @@ identity:
   description: Who this run is to others; empty when there was no cluster to lock.
   returned: always
   type: str
+away:
+  description: Whether the API server did not answer, or not yet for good; asking again makes sense.
+  returned: when the API refused
+  type: bool
 """
 
 
@@ -69,20 +71,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 result.update(self._hold(arguments["kubeconfig"]))
             elif arguments["identity"]:
                 tandem_lock.confirm(Kube(arguments["kubeconfig"]), str(arguments["identity"]))
-        except (tandem_lock.LockError, KubeError) as error:
+        except tandem_lock.LockError as error:
             result.update(failed=True, msg=str(error))
+        except KubeError as error:
+            # An API server that starts answers nobody, and then forbids all, before it knows its own rules.
+            away = error.status in (0, 403, 429) or error.status >= 500
+            result.update(failed=True, msg=str(error), away=away)
         return result
 
     def _hold(self, kubeconfig: str) -> dict[str, Any]:
         """Take the lock, for the process that runs the playbook: the parent of this worker."""
         if not Path(kubeconfig).exists():
             return {"identity": "", "msg": "there is no cluster yet, and so nothing to lock"}
-        owner = os.getppid()
-        identity = f"{getpass.getuser()}@{socket.gethostname()}, process {owner}"
         api = Kube(kubeconfig)
         if self._task.check_mode:
             found = tandem_lock.holder(api.find(f"{tandem_lock.PATH}/{tandem_lock.NAME}"))
             return {"identity": "", "msg": f"check mode takes no lock; it is held by {found or 'nobody'}"}
-        tandem_lock.acquire(api, identity)
-        tandem_lock.start_keeper(kubeconfig, identity, owner)
-        return {"identity": identity}
+        return {"identity": tandem_lock.hold(api, kubeconfig, os.getppid())}

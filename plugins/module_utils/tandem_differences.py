@@ -11,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from plugins.module_utils.tandem_kubeadm import (
+    KUBEADM_SETS,
     LIST_FLAGS,
     MergeError,
     converted,
@@ -45,10 +46,25 @@ def _flag_holds(name: str, wanted: Any, found: Any) -> bool:
     return _same(wanted, found)
 
 
+def _is_kubeadms(name: str, found: Any) -> bool:
+    """Whether a live flag that nobody wants is kubeadm's own, of its own value as far as that is known."""
+    default = LIST_FLAGS.get(name)
+    return name in KUBEADM_SETS and (not default or set(str(found).split(",")) == set(default))
+
+
 def flag_differences(
-    host: str, program: str, process: Mapping[str, Any] | None, wanted: Mapping[str, str], owned: Iterable[str]
+    host: str,
+    program: str,
+    process: Mapping[str, Any] | None,
+    wanted: Mapping[str, str],
+    owned: Iterable[str],
+    *,
+    rendered: bool = True,
 ) -> list[dict[str, Any]]:
-    """Flags of a running program that are not as wanted; a flag we own and do not want must be absent."""
+    """Flags of a program that are not as wanted; a flag we own and do not want must be absent.
+
+    Of a program that runs (`rendered`), kubeadm's own value of such a flag counts as absent.
+    """
     if process is None:
         return [difference(host, program, "running", "not running")]
     live = process["args"]
@@ -56,7 +72,8 @@ def flag_differences(
     for name in dict.fromkeys([*owned, *wanted]):
         want, have = wanted.get(name), live.get(name)
         if want is None and have is not None:
-            found.append(difference(host, f"{program} --{name}", "not set", have))
+            if not (rendered and _is_kubeadms(name, have)):
+                found.append(difference(host, f"{program} --{name}", "not set", have))
         elif want is not None and (have is None or not _flag_holds(name, want, have)):
             found.append(difference(host, f"{program} --{name}", want, "not set" if have is None else have))
     return found
@@ -101,7 +118,7 @@ def node_differences(host: str, node: Mapping[str, Any], wanted: Mapping[str, An
         host: its name.
         node: the facts of `tandem_node`.
         wanted: any of `settings` (of a profile; with `control_plane` true the control plane's programs are judged too),
-            `held` (packages), `mount` ({point, source, options}), `export` ({path, lease, grace}), `units` (active).
+            `held` (packages), `mount` ({point, source, options}), `export` ({path, lease, grace, clients}), `units`.
     """
     found: list[dict[str, Any]] = []
     settings = wanted.get("settings")
@@ -251,8 +268,16 @@ def _export_differences(host: str, live: Mapping[str, Any], wanted: Mapping[str,
         for key in ("lease", "grace")
         if live[key] != wanted[key]
     ]
-    if not any(line.split()[0] == wanted["path"] for line in live["exports"]):
+    ours = [line for line in live["exports"] if line.split()[0] == wanted["path"]]
+    if not ours:
         found.append(difference(host, f"export {wanted['path']}", "exported", live["exports"]))
+    for line in ours:
+        client, _, options = line.split(maxsplit=1)[1].partition("(")
+        key = f"export {wanted['path']} to {client}"
+        if client not in wanted.get("clients", [client]):
+            found.append(difference(host, key, "not exported: only workers may mount", "exported"))
+        elif "sync" not in options.rstrip(")").split(","):
+            found.append(difference(host, key, "sync: what a client wrote is on the disk", "async"))
     return found
 
 
@@ -357,9 +382,9 @@ def document_differences(cluster: Mapping[str, Any], settings: Mapping[str, Any]
         document = yaml.safe_load(cluster["kubeadm_config"]) or {}
         for component, part in (("apiServer", "api_server_args"), ("controllerManager", "controller_manager_args")):
             live = {"args": flags(document.get(component) or {}, f"kubeadm-config {component}")}
-            found += flag_differences(
-                "cluster", f"kubeadm-config {component}", live, settings[part], settings["owned"][part]
-            )
+            owned = settings["owned"][part]
+            where = f"kubeadm-config {component}"
+            found += flag_differences("cluster", where, live, settings[part], owned, rendered=False)
     except MergeError as error:
         found.append(difference("cluster", "kubeadm-config", "mergeable", str(error)))
     kubelet = yaml.safe_load(cluster["kubelet_config"]) or {}

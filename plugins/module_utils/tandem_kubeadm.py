@@ -19,9 +19,28 @@ COMPONENTS: Final = ("apiServer", "controllerManager", "scheduler")
 LIST_FLAGS: Final[Mapping[str, tuple[str, ...]]] = {
     "enable-admission-plugins": ("NodeRestriction",),
     "disable-admission-plugins": (),
+    "authorization-mode": ("Node", "RBAC"),
+    "controllers": ("*", "bootstrapsigner", "tokencleaner"),
 }
 """Flags whose value is a list, with what kubeadm puts there by itself: an extraArgs entry *replaces* kubeadm's default
-(ArgumentsToCommand, cmd/kubeadm/app/util/arguments.go), so writing one without it would drop NodeRestriction."""
+(ArgumentsToCommand, cmd/kubeadm/app/util/arguments.go), so writing one without it would drop NodeRestriction, lock the
+kubelets out (Node), or end the joining of nodes (bootstrapsigner, tokencleaner)."""
+
+_KUBEADM_SETS: Final = """
+    advertise-address allow-privileged authorization-mode client-ca-file enable-admission-plugins
+    enable-bootstrap-token-auth etcd-cafile etcd-certfile etcd-keyfile etcd-servers kubelet-client-certificate
+    kubelet-client-key kubelet-preferred-address-types proxy-client-cert-file proxy-client-key-file
+    requestheader-allowed-names requestheader-client-ca-file requestheader-extra-headers-prefix
+    requestheader-group-headers requestheader-username-headers secure-port service-account-issuer
+    service-account-key-file service-account-signing-key-file service-cluster-ip-range tls-cert-file
+    tls-private-key-file
+    allocate-node-cidrs authentication-kubeconfig authorization-kubeconfig bind-address cluster-cidr cluster-name
+    cluster-signing-cert-file cluster-signing-key-file controllers kubeconfig leader-elect root-ca-file
+    service-account-private-key-file use-service-account-credentials
+"""
+KUBEADM_SETS: Final = frozenset(_KUBEADM_SETS.split())
+"""Flags that kubeadm writes by itself (getAPIServerCommand and getControllerManagerCommand,
+cmd/kubeadm/app/phases/controlplane/manifests.go): taken out of extraArgs, they come back with kubeadm's value."""
 
 REQUIRED_ADMISSION_PLUGINS: Final = ("NodeRestriction", "DefaultTolerationSeconds")
 
@@ -102,9 +121,21 @@ def converted(document: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def union(*values: str) -> str:
-    """Comma-separated lists joined as one, each item once, in order of first appearance."""
-    return ",".join(dict.fromkeys(item for value in values for item in value.split(",") if item))
+def merged_list(present: str, wanted: str = "", default: Sequence[str] = ()) -> str:
+    """Comma-separated lists joined as one, each item once.
+
+    What is there keeps its order (modes of authorization are asked in turn), what is wanted follows, and what kubeadm
+    puts there by itself stands in front where it is missing. An item with a dash (`-ttl`: a controller that is off)
+    takes the place of the one without, and the other way round; kubeadm's own never overrules either.
+    """
+    asked = [item for item in wanted.split(",") if item]
+    kept = [item for item in present.split(",") if item and _opposite(item) not in asked]
+    own = list(dict.fromkeys([*kept, *asked]))
+    return ",".join([*(item for item in default if item not in own and _opposite(item) not in own), *own])
+
+
+def _opposite(item: str) -> str:
+    return item[1:] if item.startswith("-") else f"-{item}"
 
 
 def merge_component(
@@ -126,10 +157,10 @@ def merge_component(
     wanted = dict(args or {})
     result = {name: value for name, value in present.items() if name not in set(owned_args) - set(wanted)}
     for name, value in wanted.items():
-        result[name] = union(result.get(name, ""), str(value)) if name in LIST_FLAGS else str(value)
+        result[name] = merged_list(result.get(name, ""), str(value)) if name in LIST_FLAGS else str(value)
     for name, default in LIST_FLAGS.items():
         if name in result and default:
-            result[name] = union(*default, result[name])
+            result[name] = merged_list(result[name], default=default)
     _set(merged, "extraArgs", [{"name": name, "value": value} for name, value in result.items()])
 
     entries = environment(merged, where)

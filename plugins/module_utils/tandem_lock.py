@@ -7,9 +7,11 @@ ends, by whatever cause, the keeper gives the Lease back at once; when the whole
 from __future__ import annotations
 
 import datetime
+import getpass
 import json
 import os
 import select
+import socket
 import subprocess
 import sys
 import time
@@ -210,6 +212,19 @@ def keep(api: Api, identity: str, owner_ended: Callable[[float], bool], clock: C
             clock.sleep(1.0)
         else:
             return
+
+
+def hold(api: Api, kubeconfig: str, owner: int) -> str:
+    """Take the lock for a process, and have it kept for as long as that lives; who we are to others.
+
+    Raises:
+        LockError: somebody else holds it, or the keeper did not start.
+        KubeError: the API refused or cannot be reached.
+    """
+    identity = f"{getpass.getuser()}@{socket.gethostname()}, process {owner}"
+    acquire(api, identity)
+    start_keeper(kubeconfig, identity, owner)
+    return identity
 
 
 def start_keeper(kubeconfig: str, identity: str, owner: int) -> int:

@@ -122,40 +122,58 @@ class Volumes:
 
 
 def refusals(
-    name: str,
-    nodes: Mapping[str, Mapping[str, Any]],
-    workers: Sequence[str],
-    record: Mapping[str, Mapping[str, Any]],
-    *,
-    accept_ready: bool,
+    name: str, nodes: Mapping[str, Mapping[str, Any]], workers: Sequence[str], record: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """What forbids releasing a node, as sentences; empty when nothing does.
+    """What forbids releasing a node, as sentences; empty when nothing does. See `unasked` for one thing more.
 
     Args:
         name: the node.
         nodes: the cluster's, by name.
         workers: the inventory's.
         record: of the fence, by node.
-        accept_ready: whether a node that is Ready may be released all the same.
     """
     if name not in nodes or name not in workers:
         known = ", ".join(worker for worker in workers if worker in nodes) or "none"
         rule = "a worker of the inventory that is a node of the cluster"
         return [refusal("release-node", "node", name, rule, f"-e node=NAME, one of: {known}")]
-    found = []
+    others = _others(name, nodes, workers, record)
+    if any(reason == "" for reason in others.values()):
+        return []
+    told = ", ".join(f"{worker}: {reason}" for worker, reason in others.items()) or "none"
+    rule = "one that is Ready, schedulable and not refused itself takes the pods over"
+    return [refusal(f"node {name}", "other workers", told, rule, "bring one of them back first")]
+
+
+def unasked(name: str, node: Mapping[str, Any] | None, *, accept_ready: bool) -> list[str]:
+    """What forbids releasing a node unless the NFS server refuses it already: then an earlier release goes on.
+
+    Args:
+        name: the node.
+        node: the cluster's object.
+        accept_ready: whether a node that is Ready may be released all the same.
+    """
+    if node is None or ready(node) != "True" or accept_ready:
+        return []
+    way_out = (
+        "see why you want it gone: `kubectl drain` moves pods of a node that works; to refuse it the share all the "
+        "same, -e tandem_release_ready=true"
+    )
+    return [refusal(f"node {name}", "Ready", "True", "a node that lives is not released unasked", way_out)]
+
+
+def heirs(
+    name: str, nodes: Mapping[str, Mapping[str, Any]], workers: Sequence[str], record: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """Workers that can take a node's pods over. Arguments as for `refusals`."""
+    return [worker for worker, reason in _others(name, nodes, workers, record).items() if not reason]
+
+
+def _others(
+    name: str, nodes: Mapping[str, Mapping[str, Any]], workers: Sequence[str], record: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """The other workers, each with why it cannot take pods over; empty when it can."""
     refused = {each for each, entry in record.items() if entry["phase"] != LIFTED}
-    if ready(nodes[name]) == "True" and name not in refused and not accept_ready:
-        way_out = (
-            "see why you want it gone: `kubectl drain` moves pods of a node that works; to refuse it the share all the "
-            "same, -e tandem_release_ready=true"
-        )
-        found.append(refusal(f"node {name}", "Ready", "True", "a node that lives is not released unasked", way_out))
-    others = {worker: _unfit(nodes.get(worker), worker in refused) for worker in workers if worker != name}
-    if not any(reason == "" for reason in others.values()):
-        told = ", ".join(f"{worker}: {reason}" for worker, reason in others.items()) or "none"
-        rule = "one that is Ready, schedulable and not refused itself takes the pods over"
-        found.append(refusal(f"node {name}", "other workers", told, rule, "bring one of them back first"))
-    return found
+    return {worker: _unfit(nodes.get(worker), worker in refused) for worker in workers if worker != name}
 
 
 def _unfit(node: Mapping[str, Any] | None, refused: bool) -> str:

@@ -78,6 +78,11 @@ def _endpoint(value: Any) -> bool:
     return found is not None and 0 < int(found[2]) < 65536
 
 
+def _sources(value: Any) -> bool:
+    """A list of IPv4 addresses or subnets."""
+    return isinstance(value, list) and all(isinstance(item, str) and _subnet(item) for item in value)
+
+
 def _fsid(value: Any) -> bool:
     """A number other than 0 (the root of NFSv4's pseudo file system) or a UUID."""
     if re.fullmatch(r"\d+", str(value)):
@@ -154,6 +159,8 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_max_skew_seconds": (_number(0.1, 60), "seconds, 0.1 to 60"),
     "tandem_min_disk_gib": (_number(0, 10**6), "GiB"),
     "tandem_nfs_address": (_address, "an IPv4 address"),
+    "tandem_nfs_firewall": (_one_of("none", "nftables"), "none or nftables"),
+    "tandem_nfs_firewall_also": (_sources, "a list of IPv4 addresses or subnets"),
     "tandem_nfs_grace_seconds": (_integer(10, 120), "seconds, 10 to 120"),
     "tandem_nfs_lease_seconds": (_integer(10, 120), "seconds, 10 to 120"),
     "tandem_nfs_restart_live": (_boolean, "true or false"),
@@ -171,6 +178,9 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_reclaim_policy": (_one_of("Retain", "Delete"), "Retain or Delete"),
     "tandem_registry_mirrors": (_dictionaries, "a list of {registry, server, mirrors}"),
     "tandem_release_ready": (_boolean, "true or false"),
+    "tandem_old_machine_gone": (_boolean, "true or false"),
+    "tandem_host_key": (_text(r"SHA256:[A-Za-z0-9+/]{43}"), "SHA256:... as ssh-keygen -l prints it"),
+    "tandem_reset": (_text(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?"), "the name of one machine"),
     "tandem_restore_backup": (
         _text(r"|[a-z0-9][a-z0-9.-]*-[0-9]{8}T[0-9]{6}Z"),
         "a backup's name, or empty for the newest",

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from ansible.module_utils.tandem_release import controller, pod_ready, ready, refusal, tainted
+from .tandem_release import controller, pod_ready, ready, refusal, tainted
 
 REBOOT: Final = "tandem-ha.io/reboot"
 """Annotation of a node that a reboot took out: the boot id that it had. By it a killed run knows how far it came."""

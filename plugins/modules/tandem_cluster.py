@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -38,6 +40,13 @@ options:
     description: Whether to read the workloads' own tolerations and disruption budgets.
     type: bool
     default: false
+  wait_seconds:
+    description:
+      - How long to wait for an API server that does not answer yet. After a run that was killed, or a boot, kubelet may
+        be about to start it; its pause between attempts grows to minutes.
+      - A kubeconfig that cannot be read is not waited for.
+    type: int
+    default: 0
 author: Tandem
 """
 
@@ -59,6 +68,7 @@ cluster:
 REFUSAL = "is not allowed to modify node"
 """What the NodeRestriction plugin says; a refusal by the authorizer alone would say something else."""
 
+POLL_SECONDS = 2.0
 CONTROL_PLANE_LABEL = "node-role.kubernetes.io/control-plane"
 
 
@@ -184,6 +194,28 @@ def gather(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
+def patient(
+    look: Callable[[], dict[str, Any]],
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, Any]:
+    """What a look gives, repeated until the API answers or the time is over; then the last error."""
+    until = clock() + seconds
+    while True:
+        try:
+            return look()
+        except KubeError as error:
+            if clock() >= until:
+                return unreachable(error)
+        sleep(POLL_SECONDS)
+
+
+def unreachable(error: KubeError) -> dict[str, Any]:
+    """The state of a cluster of which nothing is known."""
+    return {"reachable": False, "error": str(error), "nodes": {}, "pods": []}
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -194,13 +226,15 @@ def main() -> None:
             "storage_namespace": {"type": "str", "default": ""},
             "node_restriction": {"type": "bool", "default": False},
             "workloads": {"type": "bool", "default": False},
+            "wait_seconds": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
     try:
-        state = gather(Kube(module.params["kubeconfig"]), module.params)
+        api = Kube(module.params["kubeconfig"])
     except KubeError as error:
-        state = {"reachable": False, "error": str(error), "nodes": {}, "pods": []}
+        module.exit_json(changed=False, cluster=unreachable(error))
+    state = patient(lambda: gather(api, module.params), module.params["wait_seconds"])
     module.exit_json(changed=False, cluster=state)
 
 

@@ -40,6 +40,9 @@ description:
     packets to the share in an nftables table of our own, withdraws its exports, ends its TCP connections, expires its
     sessions, and fails unless all of that is seen to hold. A systemd unit, without which the NFS server does not start,
     loads the table at boot. What a broken-off run wrote down is kept, the boot id of the first attempt above all.
+  - Before it changes anything it makes sure that one of C(heirs) is not refused itself, and fails with what stands in
+    C(unless_refused) when the node is not refused already.
+  - With C(state=prepared), installs that unit alone, so that a release need not.
   - With C(state=lifted), lets its packets pass again and keeps the record; with C(state=absent), removes the record.
   - With C(state=read), only tells. Supports check mode.
 options:
@@ -50,7 +53,7 @@ options:
   state:
     description: What to do.
     type: str
-    choices: [read, refused, lifted, absent]
+    choices: [read, prepared, refused, lifted, absent]
     default: read
   addresses:
     description: IPv4 addresses and networks of the node. Those from which it is connected are found besides.
@@ -61,6 +64,16 @@ options:
     description: The node's boot id as the cluster knows it. It has to be another one before the node is taken back.
     type: str
     default: ''
+  heirs:
+    description: Workers that can take the node's pods over. When all of them are refused, nothing is changed.
+    type: list
+    elements: str
+    default: []
+  unless_refused:
+    description: What forbids a release that has not begun yet, as sentences.
+    type: list
+    elements: str
+    default: []
   by:
     description: Who refuses it, for the record.
     type: str
@@ -157,23 +170,41 @@ ExecReload=-{load}
     }
 
 
+def persisted(nft: str, folder: Path) -> bool:
+    """Whether the table comes back at boot."""
+    files = unit_files(nft, folder).items()
+    same = all(Path(path).exists() and Path(path).read_text(encoding="utf-8") == text for path, text in files)
+    return same and Path(f"{UNITS}/nfs-server.service.requires/{UNIT}").is_symlink()
+
+
 def persist(nft: str, folder: Path) -> bool:
     """Make the table come back at boot; whether anything had to change.
 
     Raises:
         FenceError: systemd refused.
     """
-    changed = False
+    if persisted(nft, folder):
+        return False
     for path, text in unit_files(nft, folder).items():
-        if not Path(path).exists() or Path(path).read_text(encoding="utf-8") != text:
-            write_file(Path(path), text)
-            changed = True
-    if changed or not Path(f"{UNITS}/nfs-server.service.requires/{UNIT}").is_symlink():
-        done = run("systemctl", "enable", UNIT)
-        if done.returncode:
-            raise FenceError(f"{UNIT} cannot be enabled: {done.stderr.strip()}")
-        changed = True
-    return changed
+        write_file(Path(path), text)
+    done = run("systemctl", "enable", UNIT)
+    if done.returncode:
+        raise FenceError(f"{UNIT} cannot be enabled: {done.stderr.strip()}")
+    return True
+
+
+def prepare(parameters: dict[str, Any], folder: Path, *, check_mode: bool) -> dict[str, Any]:
+    """Install systemd's side ahead of any release.
+
+    Raises:
+        FenceError: systemd refused, or there is no packet filter.
+        OSError: a unit could not be written.
+    """
+    record = read_record(folder)
+    if check_mode:
+        nft = shutil.which("nft", path=SYSTEM_PATH)
+        return {"changed": nft is None or not persisted(nft, folder), "nodes": record["nodes"]}
+    return {"changed": persist(program("nft"), folder), "nodes": record["nodes"]}
 
 
 def load(nft: str, record: dict[str, Any], folder: Path, port: int) -> None:
@@ -258,6 +289,19 @@ def wanted_entry(record: dict[str, Any], parameters: dict[str, Any], addresses: 
     }
 
 
+def forbidding(parameters: dict[str, Any], nodes: dict[str, Any]) -> list[str]:
+    """What of the record forbids a release, as sentences; empty when nothing does."""
+    refused = {name for name, entry in nodes.items() if entry["phase"] != LIFTED}
+    found = [] if parameters["node"] in refused else list(parameters["unless_refused"])
+    if parameters["heirs"] and refused.issuperset(parameters["heirs"]):
+        found.append(
+            f"node {parameters['node']}: other workers is {', '.join(parameters['heirs'])}: refused by the NFS server "
+            "itself; rule: one that is Ready, schedulable and not refused itself takes the pods over; way out: bring "
+            "one of them back first"
+        )
+    return found
+
+
 def refuse(parameters: dict[str, Any], folder: Path, *, check_mode: bool) -> dict[str, Any]:
     """Refuse a node, and prove it.
 
@@ -267,6 +311,9 @@ def refuse(parameters: dict[str, Any], folder: Path, *, check_mode: bool) -> dic
     """
     nft, port, node = program("nft"), parameters["port"], parameters["node"]
     record = read_record(folder)
+    forbidden = forbidding(parameters, record["nodes"])
+    if forbidden:
+        raise FenceError("\n".join(["Nothing has been changed. The release is refused:", *forbidden]))
     addresses = list(parameters["addresses"])
     named = [each["address"] for each in clients(CLIENTS) if belongs(each, node, [])]
     try:
@@ -380,9 +427,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "node": {"type": "str", "default": ""},
-            "state": {"type": "str", "choices": ["read", "refused", "lifted", "absent"], "default": "read"},
+            "state": {"type": "str", "choices": ["read", "prepared", "refused", "lifted", "absent"], "default": "read"},
             "addresses": {"type": "list", "elements": "str", "default": []},
             "boot_id": {"type": "str", "default": ""},
+            "heirs": {"type": "list", "elements": "str", "default": []},
+            "unless_refused": {"type": "list", "elements": "str", "default": []},
             "by": {"type": "str", "default": ""},
             "port": {"type": "int", "default": PORT},
             "timeout_seconds": {"type": "int", "default": 10},
@@ -390,13 +439,13 @@ def main() -> None:
         supports_check_mode=True,
     )
     folder, parameters = Path(FOLDER), module.params
-    if parameters["state"] != "read" and not parameters["node"]:
+    if parameters["state"] not in ("read", "prepared") and not parameters["node"]:
         module.fail_json(msg="node is empty; rule: the name of one node; nothing has been changed")
     try:
         if parameters["state"] == "read":
             result = tell(parameters, folder)
         else:
-            act = {"refused": refuse, "lifted": lift, "absent": forget}[parameters["state"]]
+            act = {"prepared": prepare, "refused": refuse, "lifted": lift, "absent": forget}[parameters["state"]]
             result = act(parameters, folder, check_mode=module.check_mode)
     except FenceError as error:
         module.fail_json(msg=str(error))

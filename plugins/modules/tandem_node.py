@@ -87,6 +87,7 @@ def operating_system() -> dict[str, str]:
     return {
         "id": release.get("ID", ""),
         "version_id": release.get("VERSION_ID", ""),
+        "codename": release.get("VERSION_CODENAME", ""),
         "name": release.get("PRETTY_NAME", ""),
         "architecture": platform.machine(),
         "kernel": platform.release(),

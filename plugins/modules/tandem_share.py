@@ -9,7 +9,6 @@ import signal
 import time
 import uuid
 from pathlib import Path
-from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -28,6 +27,10 @@ options:
     description: How long the share may take to answer.
     type: float
     default: 3
+  wait_seconds:
+    description: How long to go on asking until it answers.
+    type: float
+    default: 0
 author: Tandem
 """
 
@@ -52,6 +55,9 @@ answered:
   returned: always
   type: bool
 """
+
+
+POLL_SECONDS = 0.5
 
 
 def source_of(point: str, mounts: str) -> str:
@@ -94,22 +100,31 @@ def _reaped(child: int) -> int | None:
     return None
 
 
+def look(point: str, seconds: float) -> tuple[str, bool]:
+    """What is mounted at a mount point, and whether its server answered in time."""
+    source = source_of(point, Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace"))
+    return source, bool(source) and answers(point, seconds)
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
         argument_spec={
             "mount_point": {"type": "path", "required": True},
             "timeout_seconds": {"type": "float", "default": 3},
+            "wait_seconds": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
     point: str = module.params["mount_point"]
-    result: dict[str, Any] = {
-        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
-        "mounted": source_of(point, Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")),
-    }
-    answered = bool(result["mounted"]) and answers(point, module.params["timeout_seconds"])
-    module.exit_json(changed=False, answered=answered, **result)
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    until = time.monotonic() + module.params["wait_seconds"]
+    while True:
+        mounted, answered = look(point, module.params["timeout_seconds"])
+        if answered or time.monotonic() >= until:
+            break
+        time.sleep(POLL_SECONDS)
+    module.exit_json(changed=False, boot_id=boot_id, mounted=mounted, answered=answered)
 
 
 if __name__ == "__main__":

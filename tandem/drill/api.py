@@ -115,18 +115,25 @@ class Api:
 
 @asynccontextmanager
 async def connect(kubeconfig: Path | None, context: str | None = None) -> AsyncIterator[Api]:
-    """Connect with a kubeconfig file; None takes KUBECONFIG or the user's own.
+    """Connect with a kubeconfig file; None takes KUBECONFIG, in a pod its own account, else the user's own file.
 
     Raises:
         ApiError: the file is missing or cannot be used.
     """
-    path = kubeconfig or Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
-    if not os.access(path, os.R_OK):
-        raise ApiError(f"no kubeconfig at {path}; give one with --kubeconfig", 0)
     settings = client.Configuration()
-    try:
-        await config.load_kube_config(str(path), context, settings, persist_config=False)
-    except (config.ConfigException, OSError) as error:
-        raise ApiError(f"kubeconfig {path} cannot be used: {error}", 0) from error
+    given = kubeconfig or os.environ.get("KUBECONFIG")
+    if given is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
+        try:
+            config.load_incluster_config(settings)  # type: ignore[no-untyped-call]
+        except (config.ConfigException, OSError) as error:
+            raise ApiError(f"the pod's own account cannot be used: {error}", 0) from error
+    else:
+        path = Path(given or Path.home() / ".kube" / "config")
+        if not os.access(path, os.R_OK):
+            raise ApiError(f"no kubeconfig at {path}; give one with --kubeconfig", 0)
+        try:
+            await config.load_kube_config(str(path), context, settings, persist_config=False)
+        except (config.ConfigException, OSError) as error:
+            raise ApiError(f"kubeconfig {path} cannot be used: {error}", 0) from error
     async with client.ApiClient(settings) as transport:
         yield Api(transport)

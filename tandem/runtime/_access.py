@@ -85,8 +85,12 @@ def in_pod() -> tuple[Access, Refresh]:
     return access, refresh
 
 
-async def from_kubeconfig(paths: str) -> tuple[Access, Refresh | None]:
-    """The current context of a kubeconfig, or of several with the path separator between, of which the first wins.
+async def from_kubeconfig(paths: str, context: str | None = None) -> tuple[Access, Refresh | None]:
+    """A context of a kubeconfig, or of several with the path separator between, of which the first wins.
+
+    Args:
+        paths: one or several.
+        context: which; the current one when None.
 
     Returns the access, and what brings its authorization up to date; None when that cannot change.
 
@@ -94,9 +98,9 @@ async def from_kubeconfig(paths: str) -> tuple[Access, Refresh | None]:
         OSError: a file cannot be read.
         ValueError, TypeError: they do not say how to reach a server.
     """
-    cluster, user = _current(_merged(paths))
+    cluster, user = _chosen(_merged(paths), context)
     if _HELPERS & user.keys():
-        return await _with_helper(paths)
+        return await _with_helper(paths, context)
     access = Access(
         server=str(cluster.get("server") or "").rstrip("/"),
         authority=_pem(cluster, "certificate-authority"),
@@ -120,13 +124,13 @@ async def from_kubeconfig(paths: str) -> tuple[Access, Refresh | None]:
     return access, refresh
 
 
-async def _with_helper(paths: str) -> tuple[Access, Refresh | None]:
+async def _with_helper(paths: str, context: str | None) -> tuple[Access, Refresh | None]:
     """The same by kubernetes-asyncio."""
     from kubernetes_asyncio import client, config  # noqa: PLC0415 - see the module
 
     settings = client.Configuration()
     try:
-        loader = await config.load_kube_config(paths, client_configuration=settings, persist_config=False)
+        loader = await config.load_kube_config(paths, context, client_configuration=settings, persist_config=False)
     except config.ConfigException as error:
         raise ValueError(str(error)) from error
     access = Access(
@@ -172,9 +176,9 @@ def _merged(paths: str) -> dict[str, Any]:
     return merged
 
 
-def _current(merged: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The cluster and the user of the current context."""
-    chosen = merged.get("current-context")
+def _chosen(merged: Mapping[str, Any], wanted: str | None) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The cluster and the user of a context, or of the current one."""
+    chosen = wanted or merged.get("current-context")
     if not chosen:
         raise ValueError("it names no current context")
     context = merged["contexts"].get(chosen)

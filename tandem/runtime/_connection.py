@@ -99,10 +99,10 @@ def _proxy_of(base: str) -> str | None:
 
 
 @asynccontextmanager
-async def connect(kubeconfig: str | None, *, user_agent: str) -> AsyncIterator[Connection]:
+async def connect(kubeconfig: str | None, *, user_agent: str, context: str | None = None) -> AsyncIterator[Connection]:
     """Open a connection: the given kubeconfig, else KUBECONFIG, else the pod's service account, else ~/.kube/config.
 
-    The order is controller-runtime's.
+    The order is controller-runtime's. `context` is of the kubeconfig; its current one when None.
 
     Raises:
         ConfigError: none of them can be used.
@@ -112,7 +112,7 @@ async def connect(kubeconfig: str | None, *, user_agent: str) -> AsyncIterator[C
         if chosen is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
             found: tuple[Access, Refresh | None] = in_pod()
         else:
-            found = await _usual_kubeconfig(chosen)
+            found = await _usual_kubeconfig(chosen, context)
         connection = Connection(*found, user_agent)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         raise ConfigError(f"{chosen or 'no kubeconfig given; the default'} cannot be used: {error}") from error
@@ -122,8 +122,8 @@ async def connect(kubeconfig: str | None, *, user_agent: str) -> AsyncIterator[C
         await connection.close()
 
 
-async def _usual_kubeconfig(chosen: str | None) -> tuple[Access, Refresh | None]:
+async def _usual_kubeconfig(chosen: str | None, context: str | None) -> tuple[Access, Refresh | None]:
     path = chosen or str(Path.home() / ".kube" / "config")
     if not any(Path(part).is_file() for part in path.split(os.pathsep)):  # noqa: ASYNC240 - once, at start
         raise ValueError("no such file")
-    return await from_kubeconfig(path)
+    return await from_kubeconfig(path, context)

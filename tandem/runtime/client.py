@@ -321,17 +321,20 @@ class KubeClient:
 
 
 @asynccontextmanager
-async def connect_client(kubeconfig: str | None = None, *, user_agent: str = "tandem") -> AsyncIterator[KubeClient]:
+async def connect_client(
+    kubeconfig: str | None = None, *, user_agent: str = "tandem", context: str | None = None
+) -> AsyncIterator[KubeClient]:
     """Connect to the cluster: kubeconfig if one is given or named by KUBECONFIG, else the pod's, else the user's own.
 
     Args:
         kubeconfig: path of a kubeconfig; None looks for the usual ones.
         user_agent: how the API server's audit log names us.
+        context: of the kubeconfig; its current one when None.
 
     Raises:
         ConfigError: there is no usable configuration.
     """
-    async with connect(kubeconfig, user_agent=user_agent) as connection:
+    async with connect(kubeconfig, user_agent=user_agent, context=context) as connection:
         yield KubeClient(connection)
 
 

@@ -1,4 +1,4 @@
-"""A worker is let go by hand: it serves elsewhere within the promised time, and the old writer writes nothing after it.
+"""A worker is let go by hand: it serves elsewhere, which is timed, and the old writer writes nothing after it.
 
 The worker is cut off from the control plane alone, as `tandem drill partition` does: it runs on, its clients reach
 it, and its path to the share is open. Clients write through its own node port all the time, also after the network
@@ -7,6 +7,7 @@ has healed.
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -15,11 +16,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from lab.bench import OUTPUT, summarise
 from lab.demo import NAMESPACE, gather_writers, kubectl_json, workers_of
 from lab.runtime import Lab
 from lab.story import ROOT, Story, project_environment
@@ -32,8 +35,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.
 
 APP, NODE_PORT = "ledger-hold", 30081
 CONTROL_PLANE, WORKERS, SERVER, SHARE = "cp1", ("w1", "w2"), "nfs1", "/srv/tandem"
-PROMISED_SECONDS = 20.0
-"""From the command to the first good answer of the successor."""
+RECORD = OUTPUT / "release.json"
+"""Figures of the last run of each case; a copy in docs/bench is committed by hand (`make docs` makes the page)."""
 HEALED_SECONDS = 45.0
 """How long a healed worker is given to write: three times the share's lease, and every retry of TCP up to then."""
 MOMENTS = tuple(float(text) for text in os.environ.get("TANDEM_KILL_MOMENTS", "2,4,6,8,11").split(","))
@@ -85,15 +88,62 @@ def journal(lab: Lab, machine: str, folder: str, since: int) -> oracle.Journal:
     return oracle.parse(done.stdout)
 
 
-class Clients:
-    """Writers' clients outside the cluster, at both workers' node ports; this machine's clock is theirs."""
+def note_times(case: str, done: subprocess.CompletedProcess[str], command_seconds: float, first: float) -> None:
+    """Keep what a release took; a slow day fails no test.
 
-    def __init__(self, lab: Lab, folder: Path) -> None:
+    Args:
+        case: what had become of the worker.
+        done: the command, which ended well.
+        command_seconds: how long it took.
+        first: from its start to the successor's first answer, in seconds.
+    """
+    print(f"{case}: command {command_seconds:.1f} s, first answer of the successor after {first:.1f} s")
+    print(done.stdout[done.stdout.rindex("TASKS RECAP") :])
+    [pod] = kubectl_json("get", "pods", f"--namespace={NAMESPACE}", f"--selector=app.kubernetes.io/name={APP}")["items"]
+    moments = {
+        each["type"]: datetime.datetime.fromisoformat(each["lastTransitionTime"])
+        for each in pod["status"]["conditions"]
+    }
+    deleted = re.search(r"pods deleted after ([0-9.]+) s", told(done))
+    row = {
+        "case": case,
+        "command": round(command_seconds, 1),
+        "NFS server's refusal to pods deleted": float(deleted[1]) if deleted else None,
+        "successor scheduled to Ready": (moments["Ready"] - moments["PodScheduled"]).total_seconds(),
+        "command's start to first answer": round(first, 1),
+    }
+    before = json.loads(RECORD.read_text())["table"] if RECORD.exists() else []
+    rows = [*(each for each in before if each["case"] != case), row]
+    result = summarise("release", [each["command's start to first answer"] for each in rows])
+    note = "Seconds from `playbooks/release-node.yml` to a successor that serves, one run a case."
+    RECORD.parent.mkdir(parents=True, exist_ok=True)
+    RECORD.write_text(json.dumps(asdict(replace(result, table=rows, note=note)), indent=2) + "\n")
+
+
+class Clients:
+    """Clients outside the cluster, at both workers' node ports; this machine's clock is theirs. Ledgers are written."""
+
+    def __init__(
+        self,
+        lab: Lab,
+        folder: Path,
+        ports: Mapping[str, int] | None = None,
+        *,
+        rate: float = 5.0,
+        kept_rate: float = 2.0,
+    ) -> None:
         targets = [
-            {"app": APP, "vantage": worker, "host": lab.address(worker), "port": NODE_PORT, "write": True}
+            {
+                "app": app,
+                "vantage": worker,
+                "host": lab.address(worker),
+                "port": port,
+                "write": app.startswith("ledger"),
+            }
+            for app, port in (ports or {APP: NODE_PORT}).items()
             for worker in WORKERS
         ]
-        argv = command(targets, rate=5.0, kept_rate=2.0, timeout=0.5, seconds=3000.0, stdin=False)
+        argv = command(targets, rate=rate, kept_rate=kept_rate, timeout=0.5, seconds=3000.0, stdin=False)
         self.path = folder / "samples.jsonl"
         with self.path.open("w") as stream:
             self.process = subprocess.Popen(lab.exec_argv(*argv), stdout=stream)
@@ -179,7 +229,7 @@ def test_a_worker_that_was_only_cut_off_writes_nothing_after_its_release(
         assert f"{node} reads the share no more" in told(done), "asked from the client's side"
         wait_until(lambda: bool(clients.good(began, survivor, old)), 60, "the successor answers")
         first = min(each.end for each in clients.good(began, survivor, old))
-        print(f"release: command {took:.1f} s, first answer of the successor after {first - began:.1f} s")
+        note_times("cut off from the control plane", done, took, first - began)
         again = playbook("release-node", node)
         assert again.returncode == 0
         assert "changed=0" in told(again).rpartition(f"{SERVER} :")[2], "a second run changes nothing"
@@ -209,7 +259,6 @@ def test_a_worker_that_was_only_cut_off_writes_nothing_after_its_release(
     print(f"writers: {verdict}")
     assert (verdict.doubled, verdict.lost, verdict.doubtful) == (0, 0, ())
     assert len(verdict.epochs) >= 2, "both writers wrote"
-    assert first - began < PROMISED_SECONDS
 
     reboot(lab, node)
     back = playbook("readmit-node", node)
@@ -233,13 +282,13 @@ def test_after_a_power_loss(story: Story, deployed: Path, lab: Lab, tmp_path: Pa
     try:
         began = time.time()
         done = playbook("release-node", node)
+        took = time.time() - began
         assert done.returncode == 0, told(done)[-4000:]
         wait_until(lambda: bool(clients.good(began, survivor)), 60, "the successor answers")
         first = min(each.end for each in clients.good(began, survivor))
     finally:
         clients.stop()
-    print(f"release after a power loss: first answer after {first - began:.1f} s")
-    assert first - began < PROMISED_SECONDS
+    note_times("lost power", done, took, first - began)
     lab.power_on(node)
     wait_until(lambda: ready(node), 240, f"{node} is Ready")
     assert not reads_the_share(lab, node), "it boots, and gets no share before somebody takes it back"

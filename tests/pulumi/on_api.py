@@ -33,6 +33,7 @@ NEVER_AWAITED: Mapping[str, dict[str, Any]] = {
 """Patches that let `pulumi up` not wait, by kind of app; CONTROLLER for all others."""
 
 SECONDS = 500
+SCHEMA_TRIES = 10
 
 FOREGROUND = "foregroundDeletion"
 COLLECTED = (
@@ -160,7 +161,16 @@ def local_api() -> Iterator[LocalApi]:
     except BuildError as error:
         pytest.fail(f"{error}")
     with LocalApi(Programs(built / "etcd", built / "kube-apiserver")) as api:
+        reckon_schema(api)
         yield api
+
+
+def reckon_schema(api: LocalApi) -> None:
+    """Have the server make its schema: the first time takes longer, on a busy machine, than the provider waits."""
+    for _ in range(SCHEMA_TRIES):
+        with suppress(OSError):
+            api.request("GET", "/openapi/v2")
+            return
 
 
 def workspace_on(api: LocalApi, folder: Path) -> Workspace:

@@ -7,17 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lab.pulumi.workspace import PROJECT, Workspace
 from tests.pulumi.command import Pulumi, offline_workspace, runner
 from tests.pulumi.stack_files import STACKS, raw_config
 
 EXPECTED_KINDS = {
-    "spread": {"apps/v1:Deployment", "policy/v1:PodDisruptionBudget", "core/v1:Service"},
+    "spread": {"apps/v1:Deployment", "core/v1:Service"},
     "single-writer": {
         "apps/v1:Deployment",
         "core/v1:PersistentVolumeClaim",
@@ -60,6 +62,7 @@ def test_preview(stack: str, workspace: Workspace, pulumi: Pulumi) -> None:
     types = {step["newState"]["type"] for step in planned["steps"]}
     for app in json.loads(raw_config(stack)["tandem:apps"]).values():
         assert {f"kubernetes:{kind}" for kind in EXPECTED_KINDS[app["kind"]]} <= types
+    assert ("kubernetes:policy/v1:PodDisruptionBudget" in types) == (stack != "dev"), "one replica has no budget"
     assert planned["changeSummary"] == {"create": len(planned["steps"])}
     assert committed.read_bytes() == before
 
@@ -82,16 +85,38 @@ def test_no_cluster_is_told_before_anything_is_planned(workspace: Workspace, pul
     assert "Deployment" not in said
 
 
-def test_render_for_kubectl(workspace: Workspace, pulumi: Pulumi) -> None:
-    """`render_directory` writes the objects as YAML files, with no cluster."""
+def test_what_is_rendered_for_kubectl_passes_the_audit() -> None:
+    """`make render STACK=lab`, as far as it is ours, and `tandem audit` on what it wrote."""
     folder = PROJECT / "build" / "rendered-by-test"
-    shutil.rmtree(folder, ignore_errors=True)
-    file = stack_file(workspace, "staging", render_directory=str(folder.relative_to(PROJECT)))
-    pulumi("up", "--yes", "--skip-preview", "--stack", "staging", "--config-file", file)
-    written = {each.name.split("-", 1)[1] for each in folder.rglob("*.yaml")}
-    assert any("deployment" in name for name in written), written
-    assert any("poddisruptionbudget" in name for name in written), written
-    shutil.rmtree(folder)
+    leftover = folder / "1-manifest" / "of-an-app-that-is-gone.yaml"
+    leftover.parent.mkdir(parents=True, exist_ok=True)
+    leftover.write_text("kind: Deployment\n")
+    try:
+        command(["lab.pulumi", "render", "--stack", "lab", "--output", str(folder.relative_to(PROJECT))])
+        assert not leftover.exists()
+        written = [yaml.safe_load(each.read_text()) for each in folder.rglob("*.yaml")]
+        kinds = Counter(each["kind"] for each in written)
+        assert kinds >= Counter(Deployment=5, StatefulSet=1, PodDisruptionBudget=3, Lease=2, Namespace=4)
+        said = command(["tandem", "audit", str(folder), "--environment", "lab", "--profile", "balanced", "--json"])
+        report = json.loads(said)
+        assert report["judged"] == len(written)
+    finally:
+        shutil.rmtree(folder)
+
+
+def command(arguments: list[str]) -> str:
+    """Run one of the project's commands; what it said on standard output."""
+    argv = [sys.executable, "-m", *arguments]
+    done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_rendering_stays_in_the_checkout(tmp_path: Path) -> None:
+    argv = [sys.executable, "-m", "lab.pulumi", "render", "--output", str(tmp_path)]
+    done = subprocess.run(argv, cwd=PROJECT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "must be below" in done.stderr
 
 
 PROGRAM = """

@@ -154,3 +154,12 @@ import infra.__main__, infra.components.image_prepull
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_one_replica_is_for_dev() -> None:
+    one = json.dumps({"web": {"kind": "spread", "image": "example.org/app:1", "replicas": 1}})
+    alone = parse_settings(raw_config("dev") | {"tandem:apps": one}, "dev").apps["web"]
+    assert alone.behaviour == "replace"
+    for other in ("staging", "prod", "lab", "berlin"):
+        with pytest.raises(SettingsError, match=r"tandem:apps\.web\.replicas = 1"):
+            parse_settings(raw_config("staging") | {"tandem:apps": one}, other)

@@ -13,7 +13,8 @@ import yaml
 
 from lab.demo import NAMESPACE, kubectl, kubectl_json
 from lab.story import Story
-from tests.conftest import wait_until
+from tandem import recovery
+from tests.conftest import PROFILE, wait_until
 from tests.stack.test_stack import up
 from tests.unit.checklist.test_manifests import load
 
@@ -23,10 +24,11 @@ NAME = "sweeper"
 
 
 def alone() -> dict[str, Any]:
-    """A controller of one replica without an election; paused, so that no pod is ever made."""
+    """A controller of one replica without an election, as the cluster's profile wants it; paused: it makes no pod."""
     (made,) = [each for each in load("controller-two-without-election") if each["kind"] == "Deployment"]
     made["metadata"] = {**made["metadata"], "name": NAME, "namespace": NAMESPACE}
     made["spec"] |= {"replicas": 1, "strategy": {"type": "Recreate"}, "paused": True}
+    made["spec"]["template"]["spec"]["tolerations"] = recovery.pod_tolerations(recovery.profile(PROFILE))
     return made
 
 
@@ -34,7 +36,7 @@ def run(*argv: str, **more: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(kubectl(*argv), capture_output=True, text=True, check=False, **more)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def denied(running_lab: Story, deployed: Path) -> Iterator[None]:
     """The stack with its admission policy in force; without it again in the end."""
     up(running_lab, "admission-deny", "--set", "admission=deny")

@@ -30,7 +30,8 @@ def ready(pod: dict[str, Any]) -> bool:
 
 
 def per_node(found: list[dict[str, Any]]) -> dict[str, int]:
-    return dict(Counter(pod["spec"]["nodeName"] for pod in found))
+    """How many there are on each node; those that wait for one are counted under no name."""
+    return dict(Counter(pod["spec"].get("nodeName", "") for pod in found))
 
 
 def names(kind: str) -> set[str]:

@@ -57,11 +57,17 @@ def serving(kubeconfig: Path) -> int:
 
 
 def others(kube: Kube) -> dict[str, tuple[str, int]]:
-    """UID and restarts of every pod but those of the control plane."""
+    """UID and restarts of every pod but those of the control plane.
+
+    Restarts of controllers do not count: the only API server is away for longer than they may go without their Lease,
+    and then they end by themselves, as they should.
+    """
     return {
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": (
             pod["metadata"]["uid"],
-            sum(status["restartCount"] for status in pod["status"].get("containerStatuses", [])),
+            0
+            if pod["metadata"].get("labels", {}).get("tandem-ha.io/workload") == "controller"
+            else sum(status["restartCount"] for status in pod["status"].get("containerStatuses", [])),
         )
         for pod in kube.get("/api/v1/pods")["items"]
         if pod["metadata"].get("labels", {}).get("component") not in SYSTEM

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from lab.runtime import Lab
 from plugins.module_utils import tandem_lock, tandem_tuning
 from plugins.module_utils.tandem_kube import Kube, KubeError
 from tandem import recovery
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "/api/v1/namespaces/kube-system"
 TIMEOUT_SECONDS = 1500
 WATCHED = "/etc /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /usr/local /opt /var/backups /root /srv"
-SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "1")))
+SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "10")))
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
 
@@ -207,3 +208,45 @@ def test_back_to_the_state_before_and_to_a_backup_by_name(kube: Kube, profile: s
     refused = run("rollback", other, tandem_backup="20200101T000000Z-00000000")
     assert refused.returncode != 0
     assert "there are:" in told(refused)
+
+
+def test_a_worker_that_loses_power_while_its_kubelet_restarts(
+    kube: Kube, machine: Callable[[str], Any], workers: list[str], profile: str, other: str, returned: None
+) -> None:
+    lab, victim = Lab("default"), workers[0]
+
+    def kubelet() -> str:
+        return str(machine(victim).run("pgrep -xo kubelet").stdout).strip()
+
+    def ready() -> bool:
+        conditions = kube.get(f"/api/v1/nodes/{victim}")["status"]["conditions"]
+        return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
+
+    before, until = kubelet(), time.monotonic() + 900
+    first = subprocess.Popen(
+        command("tune", other), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        while kubelet() == before:
+            assert first.poll() is None, f"the kubelet of {victim} was not restarted: {first.communicate()[0][-3000:]}"
+            assert time.monotonic() < until
+            time.sleep(0.3)
+        lab.power_off(victim)
+        output, _ = first.communicate(timeout=TIMEOUT_SECONDS)
+    finally:
+        lab.power_on(victim)
+    assert first.returncode != 0, "the loss of its machine went by unnoticed"
+    assert victim in output
+    allowed = {
+        f.rule for name in (profile, other) for f in recovery.check(recovery.profile(name)) if f.level == "error"
+    }
+    assert {f.rule for f in recovery.check(live(kube)) if f.level == "error"} <= allowed
+    until = time.monotonic() + 300
+    while not ready():
+        assert time.monotonic() < until, f"{victim} is not Ready again"
+        time.sleep(1)
+    done = run("tune", other)
+    assert done.returncode == 0, told(done)[-3000:]
+    assert "changed=0" in told(run("tune", other))
+    verified = run("verify", other)
+    assert verified.returncode == 0, told(verified)[-3000:]

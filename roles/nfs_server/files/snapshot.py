@@ -30,7 +30,7 @@ FICLONE = 0x40049409
 
 
 class SnapshotError(Exception):
-    """What cannot be done, why, and what to do; nothing was changed."""
+    """What cannot be done, why, and what to do; nothing that was there has been changed."""
 
 
 def clone(source: Path, target: Path) -> bool:
@@ -119,7 +119,7 @@ def make(share: Path, store: Path, keep: int, sentinel: str, target: str) -> dic
     """Take a snapshot, remove old ones, and copy the store to the off-host target when there is one.
 
     Raises:
-        SnapshotError: the share is not there, or the store lies inside it.
+        SnapshotError: the share is not there, the store lies inside it, or the target cannot be written.
     """
     if not (share / sentinel).is_file():
         raise SnapshotError(f"{share} is not the share: it has no {sentinel}; nothing was removed")
@@ -144,9 +144,24 @@ def make(share: Path, store: Path, keep: int, sentinel: str, target: str) -> dic
     for old in gone:
         shutil.rmtree(store / old)
     if target:
-        command = ["rsync", "--archive", "--hard-links", "--delete", f"{store}/", target]
-        subprocess.run(command, check=True, timeout=24 * 3600)
+        copy_off(store, name, target)
     return {"name": name, "reflink": reflink, "linked": linked, "removed": gone, "target": target}
+
+
+def copy_off(store: Path, name: str, target: str) -> None:
+    """Make the off-host target hold the same snapshots as the store.
+
+    Raises:
+        SnapshotError: it does not; the snapshot that was just taken stays here all the same.
+    """
+    ssh = "ssh -o BatchMode=yes -o ConnectTimeout=30"
+    command = ["rsync", "--archive", "--hard-links", "--delete", f"--rsh={ssh}", f"{store}/", target]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=24 * 3600, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SnapshotError(f"{store / name} was taken, but is not on {target}: {error}") from error
+    if done.returncode != 0:
+        raise SnapshotError(f"{store / name} was taken, but is not on {target}: rsync says {done.stderr.strip()}")
 
 
 def find(share: Path, store: Path, trash: str, volume: str, source: str) -> Path:

@@ -96,6 +96,24 @@ def test_a_flag_of_ours_that_nobody_wants_any_more_is_named(node: Node) -> None:
     assert len(found) == 2
 
 
+def test_a_flag_that_goes_back_to_kubeadms_own_value_is_gone(node: Node) -> None:
+    """Taken out of extraArgs, enable-admission-plugins is there again with what kubeadm puts there by itself."""
+    gone = tuning.settings("balanced", {"enable-admission-plugins": None, "profiling": None})
+    live = control_plane(node)
+    assert checks.component_differences("cp", live, "apiServer", gone) == []
+    for flags in ({"enable-admission-plugins": "NodeRestriction,PodNodeSelector"}, {"profiling": "false"}):
+        found = checks.component_differences("cp", control_plane(node, **flags), "apiServer", gone)
+        assert [entry["key"] for entry in found] == [f"kube-apiserver --{next(iter(flags))}"]
+
+
+def test_in_kubeadms_document_such_a_flag_is_not_there_at_all() -> None:
+    gone = tuning.settings("balanced", {"enable-admission-plugins": None})
+    document = kubeadm.merge_cluster_configuration(yaml.safe_load(cluster()["kubeadm_config"]), gone)
+    document["apiServer"]["extraArgs"].append({"name": "enable-admission-plugins", "value": "NodeRestriction"})
+    found = checks.document_differences(cluster(kubeadm_config=yaml.safe_dump(document)), gone)
+    assert [entry["key"] for entry in found] == ["kubeadm-config apiServer --enable-admission-plugins"]
+
+
 def test_a_missing_admission_plugin_is_named(node: Node) -> None:
     live = control_plane(node, **{"enable-admission-plugins": "PodNodeSelector"})
     found = checks.node_differences("cp", live, {"settings": SETTINGS, "control_plane": True})
@@ -136,6 +154,27 @@ def test_export_differences(node: Node) -> None:
         ("NFS server grace time", 15),
         ("export /srv/y", "exported"),
     ]
+
+
+OPTIONS = "rw,sync,wdelay,hide,nocrossmnt,secure,root_squash,no_all_squash,no_subtree_check,fsid=3e1d0c5e,sec=sys"
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "key"),
+    [
+        ("10.0.0.11", OPTIONS, None),
+        ("10.0.0.11", OPTIONS.replace(",sync,", ",async,"), "export /srv/y to 10.0.0.11"),
+        ("*", OPTIONS, "export /srv/y to *"),
+        ("10.0.0.0/24", OPTIONS, "export /srv/y to 10.0.0.0/24"),
+    ],
+)
+def test_exports_of_the_share_to_others_or_async(node: Node, client: str, options: str, key: str | None) -> None:
+    """A line of /var/lib/nfs/etab, as the kernel's server was told; other folders are not ours to judge."""
+    live = {"running": True, "clients": 2, "lease": 15, "grace": 15}
+    exports = [f"/srv/y\t{client}({options})", f"/srv/other\t*({OPTIONS.replace(',sync,', ',async,')})"]
+    wanted = {"path": "/srv/y", "lease": 15, "grace": 15, "clients": ["10.0.0.11", "10.0.0.12"]}
+    found = checks.node_differences("n", node(nfs_server={**live, "exports": exports}), {"export": wanted})
+    assert [entry["key"] for entry in found] == ([key] if key else [])
 
 
 @pytest.mark.parametrize(

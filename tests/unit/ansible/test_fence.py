@@ -208,14 +208,17 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     return made
 
 
-def refuse(server: Server, boot: str = "boot-1", *, check_mode: bool = False) -> dict[str, Any]:
+def refuse(server: Server, boot: str = "boot-1", *, check_mode: bool = False, **changes: Any) -> dict[str, Any]:
     parameters = {
         "node": "w1",
         "addresses": ["10.77.0.11", "10.244.1.0/24"],
         "boot_id": boot,
         "by": "test",
+        "heirs": ["w2"],
+        "unless_refused": [],
         "port": 2049,
         "timeout_seconds": 1,
+        **changes,
     }
     return tandem_fence.refuse(parameters, server.folder / "state", check_mode=check_mode)
 
@@ -251,6 +254,35 @@ def test_refused_and_taken_again(server: Server) -> None:
     lift(server)
     assert forget(server)["nodes"] == {}
     assert fencing.read_record(server.folder / "state") == {"epoch": 2, "nodes": {}}, "epochs are never used twice"
+
+
+def test_what_the_record_forbids_is_refused_before_anything_changes(server: Server) -> None:
+    for check_mode in (True, False):
+        with pytest.raises(FenceError, match=r"Nothing has been changed(?s:.*)\nnode w1 lives"):
+            refuse(server, unless_refused=["node w1 lives"], check_mode=check_mode)
+    assert (server.acts, server.rules) == ([], "")
+    refuse(server)
+    assert not refuse(server, unless_refused=["node w1 lives"])["changed"], "a release that began goes on"
+    with pytest.raises(FenceError, match="refused by the NFS server itself"):
+        refuse(server, node="w2", heirs=["w1"])
+    assert "w2" not in fencing.read_record(server.folder / "state")["nodes"], "never the last one"
+    lift(server)
+    with pytest.raises(FenceError, match="node w1 lives"):
+        refuse(server, unless_refused=["node w1 lives"])
+    assert refuse(server, node="w2", addresses=["10.77.0.12"], heirs=["w1"])["changed"]
+
+
+def test_prepared_ahead_a_release_installs_nothing(server: Server) -> None:
+    folder = server.folder / "state"
+    assert tandem_fence.prepare({}, folder, check_mode=True)["changed"]
+    assert server.acts == []
+    assert tandem_fence.prepare({}, folder, check_mode=False) == {"changed": True, "nodes": {}}
+    assert not tandem_fence.prepare({}, folder, check_mode=False)["changed"]
+    assert not tandem_fence.prepare({}, folder, check_mode=True)["changed"]
+    server.acts.clear()
+    refuse(server)
+    assert "enable" not in server.acts
+    assert server.acts.count("write file") == 1, "its rules alone"
 
 
 def test_broken_off_at_every_step_it_resumes_and_keeps_the_first_boot_id(server: Server, tmp_path: Path) -> None:
@@ -311,6 +343,7 @@ def test_a_share_that_answers_and_one_that_hangs(tmp_path: Path, monkeypatch: py
     assert tandem_share.answers(str(tmp_path), 5)
     assert tandem_share.source_of("/srv/a", "x /srv/a nfs4 rw 0 0\ny /srv/ab nfs4 rw 0 0\n") == "x"
     assert tandem_share.source_of("/srv/b", "x /srv/a nfs4 rw 0 0\n") == ""
+    assert tandem_share.look(str(tmp_path), 5) == ("", False), "what is not mounted does not answer"
     monkeypatch.setattr(Path, "stat", lambda _: time.sleep(60))
     assert not tandem_share.answers(str(tmp_path), 0.3)
 

@@ -67,6 +67,24 @@ def test_list_valued_flags_keep_what_kubeadm_puts_there() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "present", "wanted", "merged"),
+    [
+        ("authorization-mode", "", "Webhook", "Node,RBAC,Webhook"),
+        ("authorization-mode", "Webhook,Node,RBAC", "Webhook", "Webhook,Node,RBAC"),
+        ("controllers", "", "-ttl", "*,bootstrapsigner,tokencleaner,-ttl"),
+        ("controllers", "*,bootstrapsigner,tokencleaner", "-tokencleaner", "*,bootstrapsigner,-tokencleaner"),
+        ("controllers", "*,bootstrapsigner,tokencleaner,-ttl", "ttl", "*,bootstrapsigner,tokencleaner,ttl"),
+        ("disable-admission-plugins", "Priority", "PodSecurity,Priority", "Priority,PodSecurity"),
+    ],
+)
+def test_lists_keep_their_order_and_what_kubeadm_needs(name: str, present: str, wanted: str, merged: str) -> None:
+    component = {"extraArgs": [{"name": name, "value": present}]} if present else {}
+    found = kubeadm.merge_component(component, "component", args={name: wanted})
+    assert found["extraArgs"] == [{"name": name, "value": merged}]
+    assert kubeadm.merge_component(found, "component", args={name: wanted}) == found
+
+
 def test_an_operators_environment_stays_with_its_source() -> None:
     theirs = {"name": "TOKEN", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     component = {"extraEnvs": [theirs, {"name": "HTTP2_PING_TIMEOUT_SECONDS", "value": "9"}]}

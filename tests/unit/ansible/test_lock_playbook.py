@@ -37,14 +37,39 @@ PLAYBOOK = [
 ]
 
 
+WAITING = [
+    {
+        "hosts": "localhost",
+        "connection": "local",
+        "gather_facts": False,
+        "vars": {
+            "control_plane_ha_kubeconfig": "{{ config }}",
+            "control_plane_ha_api_timeout_seconds": 5,
+            "preflight_answer": {"node": {"joined": True}},
+        },
+        "tasks": [
+            {
+                "name": "held",
+                "ansible.builtin.import_tasks": str(ROOT / "roles" / "control_plane_ha" / "tasks" / "lock.yml"),
+            }
+        ],
+    }
+]
+
+
 class Leases(http.server.BaseHTTPRequestHandler):
     """As much of an API server as one Lease needs."""
 
     lease: dict[str, Any] | None = None
     version = 0
+    forbidding = 0
     guard = threading.Lock()
 
     def do_GET(self) -> None:
+        if Leases.forbidding:
+            Leases.forbidding -= 1
+            self._answer(403, {})
+            return
         with self.guard:
             found = Leases.lease
         self._answer(200 if found else 404, found or {})
@@ -119,10 +144,12 @@ def config(tmp_path: Path) -> Iterator[Path]:
     server.server_close()
 
 
-def start(tmp_path: Path, config: Path, seconds: int, *arguments: str) -> subprocess.Popen[str]:
+def start(
+    tmp_path: Path, config: Path, seconds: int, *arguments: str, plays: list[dict[str, Any]] = PLAYBOOK
+) -> subprocess.Popen[str]:
     """A run that holds the lock and then works for some seconds."""
     playbook = tmp_path / "play.yml"
-    playbook.write_text(yaml.safe_dump(PLAYBOOK))
+    playbook.write_text(yaml.safe_dump(plays))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", "localhost,", str(playbook)]
     command += ["--extra-vars", json.dumps({"config": str(config), "seconds": seconds}), *arguments]
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
@@ -170,3 +197,16 @@ def test_a_second_run_is_refused_and_a_killed_one_leaves_no_lock(tmp_path: Path,
     told, _ = third.communicate(timeout=120)
     assert third.returncode == 0, told
     assert wait_for(lambda: not holder(), 20)
+
+
+def test_an_api_server_that_starts_is_waited_for(tmp_path: Path, config: Path) -> None:
+    Leases.forbidding = 1  # as before it knows its own rules
+    told, _ = (run := start(tmp_path, config, 1, plays=WAITING)).communicate(timeout=120)
+    assert run.returncode == 0, told
+    assert Leases.forbidding == 0
+    assert Leases.lease is not None
+    Leases.forbidding = 1000
+    told, _ = (run := start(tmp_path, config, 1, plays=WAITING)).communicate(timeout=120)
+    Leases.forbidding = 0
+    assert run.returncode != 0
+    assert "403" in told, "bounded, and it says what the API said"

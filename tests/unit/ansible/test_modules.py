@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.tandem_kube import KubeError
 
 from plugins.inventory import tandem_lab
 from plugins.module_utils import tandem_processes
-from plugins.modules import tandem_files, tandem_gate, tandem_node
+from plugins.modules import tandem_cluster, tandem_files, tandem_gate, tandem_node
 
 
 def item(path: Path, **changes: Any) -> dict[str, Any]:
@@ -162,3 +163,22 @@ def test_lab_machines_fall_into_groups() -> None:
     }
     with pytest.raises(ValueError, match="no group"):
         tandem_lab.group_of("db1")
+
+
+@pytest.mark.parametrize(("fails", "seconds", "looks"), [(0, 0, 1), (3, 10, 4), (9, 5, 4)])
+def test_an_api_server_that_comes_back_is_waited_for(fails: int, seconds: int, looks: int) -> None:
+    now, tries = [0.0], []
+
+    def look() -> dict[str, Any]:
+        tries.append(now[0])
+        if len(tries) <= fails:
+            raise KubeError("away")
+        return {"reachable": True}
+
+    def sleep(pause: float) -> None:
+        now[0] += pause
+
+    found = tandem_cluster.patient(look, seconds, lambda: now[0], sleep)
+    assert len(tries) == looks
+    assert found["reachable"] == (fails < looks)
+    assert found.get("error", "away") == "away"

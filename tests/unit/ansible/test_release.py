@@ -123,7 +123,10 @@ def test_a_later_attempt_waits_for_what_the_first_one_deleted(volumes: release.V
 def refusals(name: str = "w1", *, record: Any = None, accept: bool = False, **nodes: Any) -> list[str]:
     there = {"cp1": node("cp1"), "w1": node("w1", "Unknown"), "w2": node("w2"), **nodes}
     there = {key: value for key, value in there.items() if value}
-    return release.refusals(name, there, ["w1", "w2"], record or {}, accept_ready=accept)
+    refused = {each for each, entry in (record or {}).items() if entry["phase"] != "lifted"}
+    worker = there.get(name) if name in ("w1", "w2") and name not in refused else None
+    alive = release.unasked(name, worker, accept_ready=accept)
+    return [*alive, *release.refusals(name, there, ["w1", "w2"], record or {})]
 
 
 def test_what_forbids_a_release() -> None:

@@ -26,6 +26,51 @@ def test_every_default_has_a_spec_and_every_spec_a_default(role: Path) -> None:
     assert set(options) == set(load(role / "defaults" / "main.yml"))
 
 
+DAY_TWO = re.compile("certificates|node_(fence|reboot|replace|reset)")
+"""Roles whose playbooks judge their variables in a plan of their own; and where a worker is let go, seconds count."""
+
+
+def entry_points() -> list[tuple[str, str]]:
+    """Task files of the site's roles that are used by themselves (`tasks_from`)."""
+    found = set()
+    for path in [*ROOT.glob("playbooks/*.yml"), *ROOT.glob("roles/*/tasks/*.yml")]:
+        found |= set(re.findall(r"name: (\w+)\n\s+tasks_from: (\w+)", path.read_text()))
+    return sorted((role, entry) for role, entry in found if not DAY_TWO.fullmatch(role))
+
+
+def variables_of(role: Path, entry: str) -> set[str]:
+    """The role's defaults that an entry point reads, those behind its private variables and other defaults included."""
+    text, todo, seen = "", [f"{entry}.yml"], set()
+    while todo:
+        name = todo.pop()
+        if name in seen or not (role / "tasks" / name).exists():
+            continue
+        seen.add(name)
+        tasks = (role / "tasks" / name).read_text()
+        text += tasks
+        todo += re.findall(r"\w+\.yml", tasks)
+        templates = [role / "templates" / found for found in re.findall(r"[\w.]+\.j2", tasks)]
+        text += "".join(template.read_text() for template in templates)
+    defaults = load(role / "defaults" / "main.yml")
+    private = load(role / "vars" / "main.yml") if (role / "vars" / "main.yml").exists() else {}
+    variable = re.compile(rf"\b_*{role.name}_\w+")
+    known, waiting = set(), set(variable.findall(text))
+    while waiting:
+        name = waiting.pop()
+        if name not in known:
+            known.add(name)
+            waiting |= set(variable.findall(yaml.safe_dump({**private, **defaults}.get(name))))
+    return known & set(defaults)
+
+
+@pytest.mark.parametrize(("role", "entry"), entry_points())
+def test_every_entry_point_has_a_spec_of_what_it_reads(role: str, entry: str) -> None:
+    specs = load(ROOT / "roles" / role / "meta" / "argument_specs.yml")["argument_specs"]
+    options = specs[entry]["options"]
+    assert variables_of(ROOT / "roles" / role, entry) <= set(options)
+    assert {name: specs["main"]["options"][name] for name in options} == options
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_every_default_is_documented_where_it_stands(role: Path) -> None:
     documented = False

@@ -156,3 +156,37 @@ def test_the_command_line(share: Path) -> None:
     )
     assert refused.returncode == 1
     assert "there already" in refused.stderr
+
+
+@pytest.fixture
+def rsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An rsync that copies to a folder of this machine, and fails while `down` exists."""
+    program = tmp_path / "bin" / "rsync"
+    program.parent.mkdir()
+    script = f"""#!/bin/sh
+[ -e {tmp_path}/down ] && echo "ssh: no route to host" >&2 && exit 255
+for source; do :; done
+target=$source; while [ "$2" ]; do source=$1; shift; done
+rm -rf {tmp_path}/off && cp -a "$source" {tmp_path}/off && echo "$target" >{tmp_path}/asked
+"""
+    program.write_text(script)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    return tmp_path
+
+
+def test_the_target_off_the_machine_holds_what_the_store_holds(snapshot: Any, share: Path, rsync: Path) -> None:
+    store = share.parent / "store"
+    for _ in range(3):
+        snapshot.make(share, store, 2, ".tandem-share", "backup@far:/tandem")
+    assert sorted(entry.name for entry in (rsync / "off").iterdir()) == snapshot.snapshots(store)
+    assert len(snapshot.snapshots(store)) == 2
+    assert (rsync / "asked").read_text() == "backup@far:/tandem\n"
+
+
+def test_a_target_that_is_away_is_told_and_the_snapshot_stays(snapshot: Any, share: Path, rsync: Path) -> None:
+    (rsync / "down").touch()
+    store = share.parent / "store"
+    with pytest.raises(snapshot.SnapshotError, match=r"was taken, but is not on backup@far:/tandem.*no route to host"):
+        snapshot.make(share, store, 2, ".tandem-share", "backup@far:/tandem")
+    assert len(snapshot.snapshots(store)) == 1

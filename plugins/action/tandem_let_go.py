@@ -1,0 +1,350 @@
+"""Ansible action: a released node's pods serve elsewhere, and the node's way back. The cluster's side of both.
+
+An action, for it runs within ansible-playbook itself: a release is timed, and each module's start costs half a second.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# The functions live beside this folder; they are found from the project's root.
+sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+
+from plugins.module_utils import tandem_lock  # noqa: E402
+from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
+from plugins.module_utils.tandem_kubelet_objects import delete_pod  # noqa: E402
+from plugins.module_utils.tandem_release import (  # noqa: E402
+    TAINT,
+    Volumes,
+    addresses,
+    awaited,
+    heirs,
+    readmission_refusals,
+    refusals,
+    serving,
+    sorted_pods,
+    tainted,
+    told,
+    unasked,
+    waiting_for,
+)
+
+DOCUMENTATION = """
+module: tandem_let_go
+short_description: Plans a node's release, deletes its pods by force once it is fenced, and takes its taint off again
+description:
+  - Runs on the control node. C(state=planned) fails when something forbids the release, tells what the NFS server has
+    to know, and takes the lock for this run; in check mode it takes no lock and tells of the pods too.
+  - C(state=released) taints the node, deletes its pods by force (each by its UID, so that no successor is hit), and
+    waits until every workload with a volume on the share has a Ready pod elsewhere. Only for a node whose fence was
+    acknowledged.
+  - C(state=judged) tells what forbids taking the node back; C(state=readmitted) takes the taint off.
+  - Supports check mode.
+options:
+  kubeconfig:
+    description: Path of the kubeconfig.
+    type: path
+    required: true
+  node:
+    description: Name of the node.
+    type: str
+    required: true
+  state:
+    description: What to do.
+    type: str
+    choices: [planned, released, judged, readmitted]
+    required: true
+  workers:
+    description: The inventory's workers.
+    type: list
+    elements: str
+    default: []
+  address:
+    description: The node's address by the inventory.
+    type: str
+    default: ''
+  share:
+    description: Where nodes mount the share.
+    type: str
+    default: ''
+  servers:
+    description: Addresses and names of the NFS server.
+    type: list
+    elements: str
+    default: []
+  record:
+    description: The fence's record, by node.
+    type: dict
+    default: {}
+  machine:
+    description: For C(state=judged), the C(boot_id) as the machine itself says.
+    type: dict
+    default: {}
+  accept_ready:
+    description: Whether a node that is Ready may be released.
+    type: bool
+    default: false
+  timeout_seconds:
+    description: How long the pods may take to serve elsewhere.
+    type: int
+    default: 120
+author: Tandem
+"""
+
+EXAMPLES = """
+- name: What the release would do is known
+  tandem_let_go: {kubeconfig: admin.conf, node: w1, state: planned, workers: [w1, w2]}
+  register: plan
+"""
+
+RETURN = """
+refusals:
+  description: What forbids taking the node back, as sentences.
+  returned: when judged
+  type: list
+plan:
+  description: The node's boot id and addresses, its pods that go by force, those that are left and why; the workers
+    that can take them over; and what forbids it unless the NFS server refuses the node already.
+  returned: when planned or released
+  type: dict
+deleted_seconds:
+  description: After how many seconds all pods were deleted.
+  returned: when released
+  type: float
+serving:
+  description: Where each workload with a volume on the share serves, and after how many seconds.
+  returned: when released
+  type: dict
+"""
+
+POLL_SECONDS = 0.5
+ATTEMPTS = 10
+
+
+def planned(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """What forbids a release, and what the NFS server has to know for it; in check mode, what it would do to pods too.
+
+    Raises:
+        KubeError: the API refused or cannot be reached.
+    """
+    nodes = _nodes(api)
+    forbidden, plan = _judged(parameters, nodes)
+    if forbidden:
+        return {"refusals": forbidden, "plan": {}}
+    if check_mode:
+        plan |= _of_pods(api, parameters)
+        return {"refusals": [], "plan": {**plan, "told": told(plan)}}
+    line = f"{plan['node']} ({', '.join(plan['addresses'])}) is refused the share until it has booted anew"
+    return {"refusals": [], "plan": {**plan, "told": [line]}}
+
+
+def _nodes(api: Kube) -> dict[str, Any]:
+    return {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
+
+
+def _judged(parameters: dict[str, Any], nodes: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """What of the nodes forbids a release, else the plan as far as nodes matter."""
+    name, record = parameters["node"], parameters["record"]
+    worker = nodes.get(name) if name in parameters["workers"] else None
+    alive = unasked(name, worker, accept_ready=parameters["accept_ready"])
+    forbidden = refusals(name, nodes, parameters["workers"], record)
+    if forbidden:
+        return [*alive, *forbidden], {}
+    return [], {
+        "node": name,
+        "boot_id": nodes[name]["status"]["nodeInfo"].get("bootID", ""),
+        "addresses": addresses(nodes[name], parameters["address"]),
+        "tainted": tainted(nodes[name]),
+        "unless_refused": alive,
+        "heirs": heirs(name, nodes, parameters["workers"], record),
+    }
+
+
+def _of_pods(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The plan as far as pods matter; those on the share come first, for somebody waits for them."""
+    name, record = parameters["node"], parameters["record"]
+    pods = api.get("/api/v1/pods")["items"]
+    volumes = Volumes(
+        api.get("/api/v1/persistentvolumeclaims")["items"],
+        api.get("/api/v1/persistentvolumes")["items"],
+        parameters["share"],
+        parameters["servers"],
+    )
+    found = sorted_pods(pods, name, volumes)
+    found["forced"].sort(key=lambda pod: not pod["share"])
+    since = str(record.get(name, {}).get("since", ""))
+    return {**found, "awaited": awaited(pods, name, found["forced"], volumes, since)}
+
+
+def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Taint the node, delete its pods by force, wait until they serve elsewhere.
+
+    Raises:
+        KubeError: the API refused or cannot be reached, or the other workers went meanwhile.
+        TimeoutError: a workload does not serve elsewhere in time; the message says why.
+    """
+    name, begun = parameters["node"], time.monotonic()
+    nodes = _nodes(api)
+    forbidden, plan = _judged(parameters, nodes)
+    if forbidden:
+        raise KubeError(f"the node is fenced, but its pods were left: {' '.join(forbidden)}")
+    plan |= _of_pods(api, parameters)
+    answer = {"plan": {**plan, "told": told(plan)}, "changed": not plan["tainted"] or bool(plan["forced"])}
+    if check_mode:
+        return {**answer, "serving": {}, "deleted_seconds": 0.0}
+    if not plan["tainted"]:
+        epoch = str(parameters["record"][name]["epoch"])
+        _taint(api, name, {"key": TAINT, "value": epoch, "effect": "NoExecute"}, nodes[name])
+    for pod in plan["forced"]:
+        delete_pod(api, pod)
+    answer["deleted_seconds"] = round(time.monotonic() - begun, 1)
+    return {**answer, "serving": _wait(api, name, plan["awaited"], begun, parameters["timeout_seconds"])}
+
+
+def _wait(api: Kube, name: str, owners: dict[str, str], begun: float, seconds: float) -> dict[str, Any]:
+    """Wait until every owner has a Ready pod elsewhere; which, and after how many seconds.
+
+    Only their own namespaces are asked for, and not often: an API server that has just lost a node is busy.
+
+    Raises:
+        KubeError: the API refused or cannot be reached.
+        TimeoutError: one does not serve in time; the message says why.
+    """
+    found: dict[str, Any] = {}
+    namespaces = sorted({owner.partition("/")[0] for owner in owners.values()})
+    while True:
+        pods = [pod for each in namespaces for pod in api.get(f"/api/v1/namespaces/{each}/pods")["items"]]
+        there = serving(pods, name)
+        for uid, owner in owners.items():
+            if uid in there and owner not in found:
+                found[owner] = {"pod": there[uid], "seconds": round(time.monotonic() - begun, 1)}
+        missing = {uid: owner for uid, owner in owners.items() if owner not in found}
+        if not missing:
+            return found
+        if time.monotonic() - begun > seconds:
+            why = "; ".join(f"{owner}: {waiting_for(pods, name, uid)}" for uid, owner in missing.items())
+            raise TimeoutError(
+                f"{name} is released, but not all serve elsewhere after {seconds:g} s: {why}; way out: mend that; the "
+                "fence holds, and the same command waits again"
+            )
+        time.sleep(POLL_SECONDS)
+
+
+def _taint(api: Kube, name: str, taint: dict[str, Any] | None, known: dict[str, Any] | None = None) -> None:
+    """Put our taint on a node, or take it off (None). Taints are one list to the API: those of others stay.
+
+    Args:
+        api: the cluster.
+        name: the node.
+        taint: the taint, or None.
+        known: the node as it was read just now, to spare one request.
+
+    Raises:
+        KubeError: the API refused, or somebody else wrote the node each time.
+    """
+    headers = {"Content-Type": "application/merge-patch+json"}
+    for attempt in range(1, ATTEMPTS + 1):
+        node = known if known is not None and attempt == 1 else api.get(f"/api/v1/nodes/{name}")
+        others = [each for each in node["spec"].get("taints") or [] if each["key"] != TAINT]
+        # The version that it was decided on: a taint that somebody adds in between must not be lost.
+        body = {
+            "metadata": {"resourceVersion": node["metadata"]["resourceVersion"]},
+            "spec": {"taints": [*others, *([taint] if taint else [])]},
+        }
+        try:
+            api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=headers)
+        except KubeError as error:
+            if error.status != 409 or attempt == ATTEMPTS:
+                raise
+        else:
+            return
+
+
+def judged(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What forbids taking the node back.
+
+    Raises:
+        KubeError: the API refused or cannot be reached.
+    """
+    name = parameters["node"]
+    entry = parameters["record"].get(name)
+    node = api.find(f"/api/v1/nodes/{name}")
+    still = node is not None and tainted(node)
+    if entry is None:
+        return {"refusals": [], "tainted": still, "released": False}
+    return {
+        "refusals": readmission_refusals(name, node, entry, parameters["machine"]),
+        "tainted": still,
+        "released": True,
+    }
+
+
+def readmitted(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
+    """Take the taint off.
+
+    Raises:
+        KubeError: the API refused or cannot be reached.
+    """
+    node = api.get(f"/api/v1/nodes/{parameters['node']}")
+    if tainted(node) and not check_mode:
+        _taint(api, parameters["node"], None)
+    return {"changed": tainted(node)}
+
+
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "kubeconfig": {"type": "path", "required": True},
+    "node": {"type": "str", "required": True},
+    "state": {"type": "str", "choices": ["planned", "released", "judged", "readmitted"], "required": True},
+    "workers": {"type": "list", "elements": "str", "default": []},
+    "address": {"type": "str", "default": ""},
+    "share": {"type": "str", "default": ""},
+    "servers": {"type": "list", "elements": "str", "default": []},
+    "record": {"type": "dict", "default": {}},
+    "machine": {"type": "dict", "default": {}},
+    "accept_ready": {"type": "bool", "default": False},
+    "timeout_seconds": {"type": "int", "default": 120},
+}
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Do what the state asks for; a failure says what to do next."""
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        _, parameters = self.validate_argument_spec(ARGUMENTS)
+        state, name = parameters["state"], parameters["node"]
+        check_mode = bool(self._task.check_mode)
+        entry = parameters["record"].get(name, {})
+        if state == "released" and entry.get("phase") != "refused" and not check_mode:
+            message = (
+                f"{name}: the NFS server has not acknowledged that it refuses it; rule: no pod is deleted by force "
+                "before that; nothing has been changed in the cluster; way out: playbooks/release-node.yml does both "
+                "in order"
+            )
+            return {**result, "failed": True, "msg": message}
+        try:
+            api = Kube(str(parameters["kubeconfig"]))
+            if state in ("planned", "judged"):
+                if state == "judged":
+                    return {**result, "changed": False, **judged(api, parameters)}
+                answer = planned(api, parameters, check_mode=check_mode)
+                if answer["refusals"]:
+                    lines = ["Nothing has been changed. The release is refused:", *answer["refusals"]]
+                    return {**result, "failed": True, "msg": "\n".join(lines)}
+                if not check_mode:
+                    tandem_lock.hold(api, str(parameters["kubeconfig"]), os.getppid())
+                return {**result, "changed": False, **answer}
+            change = released if state == "released" else readmitted
+            return {**result, **change(api, parameters, check_mode=check_mode)}
+        except (TimeoutError, tandem_lock.LockError) as error:
+            return {**result, "failed": True, "msg": str(error)}
+        except KubeError as error:
+            message = f"{name}: {error}; way out: run the same playbook again, it goes on from here"
+            return {**result, "failed": True, "msg": message}
