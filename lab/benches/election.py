@@ -3,11 +3,17 @@
 All run as processes against one real API server on loopback, with 15/10/2 s or what comes nearest, several pairs at
 once on Leases of their own. A run is: two candidates, one leads; at a random time between two renewals it is killed
 (or asked to end); the sample is the time until the other says that it leads, by CLOCK_BOOTTIME, which both read. For a
-release the time counts from the signal. The survivor is the next run's leader, and a new candidate its follower.
+release the time counts from the signal. The survivor is the next run's leader, and a new candidate its follower,
+started at a random time after it: two that are started together ask in step for as long as they live.
+
+A kill leaves a lease that is up to a renewal old, so the same program waits for 13 to 15 s by chance alone, and the
+less the more seldom it renews. So a second figure is taken: how long after the end of the lease, as its last record has
+it, the other led.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import queue
@@ -35,6 +41,9 @@ SETTLE_SECONDS = 4.0
 START_SECONDS = 2.0
 """About how long a candidate takes from its start until it follows; only for planning."""
 GIVE_UP_SECONDS = 90.0
+IN_FLIGHT_SECONDS = 1.0
+"""A renewal that was sent before the kill has arrived after this, and no lease of any kind has run out."""
+BEYOND = "beyond the lease"
 FAILURES = 5
 """Runs that may be thrown away because nothing was heard for GIVE_UP_SECONDS; each is reported."""
 Samples = dict[str, list[float]]
@@ -88,6 +97,19 @@ class Candidate:
         self.process.wait()
 
 
+@dataclass(frozen=True)
+class Handover:
+    """What one run measured.
+
+    Attributes:
+        seconds: from the signal until the other said that it leads.
+        beyond: from the end of the lease until then; None after a release.
+    """
+
+    seconds: float
+    beyond: float | None
+
+
 class Pair:
     """A leader and a follower of one kind over one Lease, run after run."""
 
@@ -100,20 +122,25 @@ class Pair:
         self._follower: Candidate | None = None
         create_free_lease(api, lease)
 
-    def run(self, signum: signal.Signals, rng: random.Random) -> float:
-        """One run; seconds from the signal until the other leads."""
+    def run(self, signum: signal.Signals, rng: random.Random) -> Handover:
+        """One run, with what was measured."""
         if self._leader is None:
             self._leader = self._start()
             self._leader.until("leading")
+        time.sleep(self._kind.renewal_seconds * rng.random())
         self._follower = self._start()
         self._follower.until("following")
         time.sleep(SETTLE_SECONDS + self._kind.renewal_seconds * rng.random())
         at = boottime()
         self._leader.process.send_signal(signum)
-        took = self._follower.until("leading") - at
+        ends = None
+        if signum is signal.SIGKILL:
+            time.sleep(IN_FLIGHT_SECONDS)
+            ends = lease_end(self._api, self._lease)
+        led = self._follower.until("leading")
         self._leader.end()
         self._leader, self._follower = self._follower, None
-        return took
+        return Handover(led - at, None if ends is None else led - ends)
 
     def _start(self) -> Candidate:
         self._count += 1
@@ -129,7 +156,7 @@ class Pair:
 
 
 def handover_kill(runs: int = RUNS) -> Samples:
-    """Seconds without a leader after kill -9, for ours and each peer."""
+    """Seconds without a leader after kill -9, and those of them after the lease's end; for ours and each peer."""
     return measure(signal.SIGKILL, runs)
 
 
@@ -162,7 +189,10 @@ def measure(signum: signal.Signals, runs: int) -> Samples:
                     except queue.Empty:
                         break
                     try:
-                        samples[kind].append(pair.run(signum, rng))
+                        found = pair.run(signum, rng)
+                        samples[kind].append(found.seconds)
+                        if found.beyond is not None:
+                            samples.setdefault(f"{kind}: {BEYOND}", []).append(found.beyond)
                         if len(samples[kind]) % 5 == 0 or len(samples[kind]) == runs:
                             progress(f"{kind}: {len(samples[kind])} of {runs}, the last {samples[kind][-1]:.3f} s")
                     except TimeoutError as error:
@@ -195,7 +225,7 @@ def measure(signum: signal.Signals, runs: int) -> Samples:
 
 def pairs(kind: Kind, signum: signal.Signals, runs: int) -> int:
     """How many pairs of a kind do that many runs in about PLAN_SECONDS; two at the least, but none without a run."""
-    run = START_SECONDS + SETTLE_SECONDS + kind.renewal_seconds / 2 + kind.handover_seconds(signum)
+    run = START_SECONDS + SETTLE_SECONDS + kind.renewal_seconds + kind.handover_seconds(signum)
     return min(runs, max(2, math.ceil(runs * run / PLAN_SECONDS)))
 
 
@@ -235,6 +265,13 @@ def counted(api: LocalApi) -> dict[str, int]:
     for event in api.audit():
         users.setdefault(event["user"]["username"], set()).add(event["auditID"])
     return {user: len(requests) for user, requests in users.items()}
+
+
+def lease_end(api: LocalApi, name: str) -> float:
+    """When a Lease runs out by its own record, as CLOCK_BOOTTIME has it; its writers' wall clock is this machine's."""
+    spec = api.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/default/leases/{name}")["spec"]
+    renewed = datetime.datetime.fromisoformat(spec["renewTime"]).timestamp()
+    return float(renewed + spec["leaseDurationSeconds"] - time.time() + boottime())
 
 
 def create_free_lease(api: LocalApi, name: str) -> None:

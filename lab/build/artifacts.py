@@ -64,6 +64,11 @@ def tools() -> Path:
     return _found(("tools",))["tools"]
 
 
+def image(name: str) -> Path:
+    """The OCI layout of one of the lab's images, as `require` does."""
+    return _found((f"image-{name}",))[f"image-{name}"] / "oci"
+
+
 def _second_version() -> dict[str, Path]:
     """Repositories with the version to upgrade from, where somebody has built them: they hold the ordinary ones too."""
     there = session().find(_SECOND)

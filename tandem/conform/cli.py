@@ -37,6 +37,9 @@ def conform(
         Path | None, typer.Option(envvar="KUBEBUILDER_ASSETS", help="Folder with etcd and kube-apiserver.")
     ] = None,
     grace: Annotated[float, typer.Option(help="terminationGracePeriodSeconds it is to run with.")] = 60.0,
+    start: Annotated[
+        float, typer.Option(help="Seconds from its start to its first work; more on a busy machine.")
+    ] = 60.0,
     output: Annotated[Path | None, typer.Option(help="Write the attestation (JSON) here.")] = None,
 ) -> None:
     """Start a controller on an API server of its own, and see whether it drains, stops when it must, and is idempotent.
@@ -51,7 +54,7 @@ def conform(
         subject = _subject(image, command, environment)
         with tempfile.TemporaryDirectory(prefix="tandem-conform-") as folder, LocalApi(programs) as api:
             log = Path(folder) / "subject.log"
-            trial = Trial(subject, Ground(api, setup, manifests), log, Limits(grace=grace))
+            trial = Trial(subject, Ground(api, setup, manifests), log, Limits(start=start, grace=grace))
             findings = []
             for finding in trial.checks():
                 findings.append(finding)

@@ -15,7 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 _MOUNTED: Final = PurePosixPath("/tandem-conform")
 """Where a container finds its kubeconfig."""
@@ -107,10 +107,11 @@ class Image:
     """
 
     def __init__(self, reference: str, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
-        engine = next(filter(None, map(shutil.which, ("podman", "docker", "buildah"))), None)
+        engine = next(filter(_answers, map(shutil.which, ("podman", "docker", "buildah"))), None)
         if engine is None:
             raise SubjectError(
-                f"image {reference}: neither podman nor docker nor buildah is here; give the command instead"
+                f"image {reference}: neither podman nor docker (with its daemon) nor buildah is here; "
+                "give the command instead"
             )
         self._engine = engine
         self._reference = reference
@@ -156,6 +157,11 @@ class Image:
     def _inspected(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(_call(self._engine, "inspect", "--type", "image", self._reference))
         return found
+
+
+def _answers(engine: str | None) -> TypeGuard[str]:
+    """Whether it is here and can work: docker's client is often there without its daemon."""
+    return engine is not None and subprocess.run([engine, "version"], capture_output=True, check=False).returncode == 0
 
 
 def self_contained(kubeconfig: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from tandem.runtime.controller import (
 )
 from tandem.runtime.elector import ElectionObserver, Elector, Leadership, LeadershipLost, NotElected
 from tandem.runtime.engine import Engine
+from tandem.runtime.epochs import epoch_policy
 from tandem.runtime.events import EventRecorder
 from tandem.runtime.fence import EPOCH_ANNOTATION, Fence, NotLeading, OpenFence, StaleEpoch, check_epoch, stamp_epoch
 from tandem.runtime.process import run, serve
@@ -92,6 +93,7 @@ __all__ = [
     "check_shards",
     "connect_client",
     "default_identity",
+    "epoch_policy",
     "key_of",
     "own_key",
     "owner_keys",

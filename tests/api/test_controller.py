@@ -19,7 +19,7 @@ from tandem.runtime.errors import Conflict
 from tandem.runtime.process import Cluster
 from tandem.runtime.resources import CONFIG_MAPS, Key, Object
 from tandem.runtime.testing.localapi import LocalApi
-from tests.api.pods import EXAMPLES, HERE, Pod, eventually, free_lease, free_leases, holder
+from tests.api.pods import EXAMPLES, HERE, ROOT, Pod, eventually, free_lease, free_leases, holder
 
 pytestmark = [pytest.mark.api, pytest.mark.timeout(300)]
 SLOW = HERE / "slow_controller.py"
@@ -198,6 +198,43 @@ def test_the_examples_run_elected_and_sharded(api: LocalApi, start: Start) -> No
     eventually(lambda: checksum("green-apps"), "the elected one has everything in its scope")
     elected.signal(signal.SIGTERM)
     assert elected.wait() == 0
+
+
+def typed(page: str, folder: Path) -> Path:
+    """The first program of a page of the documentation, as a reader would save it."""
+    program = (ROOT / "docs" / page).read_text().partition("```python\n")[2].partition("```\n")[0]
+    script = folder / f"{page}.py"
+    script.write_text(program)
+    return script
+
+
+def test_a_pages_controller_runs_as_typed(api: LocalApi, name: str, start: Start, tmp_path: Path) -> None:
+    free_lease(api, "seer")
+    api.request("POST", CORE, {"metadata": {"name": name, "labels": {"example.com/see": ""}}})
+
+    def annotations() -> dict[str, str]:
+        found: dict[str, str] = api.request("GET", f"{CORE}/{name}")["metadata"].get("annotations", {})
+        return found
+
+    pod = start(f"{name}-typed", typed("controllers.md", tmp_path))
+    eventually(lambda: annotations() == {"example.com/seen": "yes"}, "it has seen the object")
+    pod.signal(signal.SIGTERM)
+    assert pod.wait() == 0
+    assert len(pod.writes()) == 1
+
+
+def test_a_pages_election_runs_as_typed(api: LocalApi, name: str, start: Start, tmp_path: Path) -> None:
+    api.request("POST", "/api/v1/namespaces", {"metadata": {"name": "tandem-system"}})
+    lease = {"metadata": {"name": "auditor"}, "spec": {"holderIdentity": ""}}
+    api.request("POST", "/apis/coordination.k8s.io/v1/namespaces/tandem-system/leases", lease)
+    leader = start(f"{name}-1", typed("election.md", tmp_path))
+    eventually(lambda: "leading in epoch" in leader.log.read_text(), "it leads")
+    follower = start(f"{name}-2", typed("election.md", tmp_path))
+    time.sleep(3)
+    follower.signal(signal.SIGTERM)
+    leader.signal(signal.SIGTERM)
+    assert (follower.wait(), leader.wait()) == (0, 0)
+    assert "leading" not in follower.log.read_text()
 
 
 async def test_the_server_refuses_an_apply_that_was_decided_on_an_older_version(api: LocalApi, name: str) -> None:

@@ -88,6 +88,13 @@ MUTANTS: Final = (
         "    return float(settings.lease_duration)",
     ),
     Mutant(
+        "a follower claims a little before the lease ends",
+        CORE,
+        "    free_at = observed.seen_at + observed.stands\n",
+        "    free_at = observed.seen_at + 0.97 * observed.stands - 0.3\n",
+        UNIT,
+    ),
+    Mutant(
         "the count to expiry is not begun anew by a renewal",
         CORE,
         "    observed.seen_at = now\n    observed.stands = _stands(before, record, settings)\n",

@@ -27,8 +27,8 @@ from typing import Final, NamedTuple
 from tandem.runtime._election.record import Record, next_epoch
 from tandem.runtime._election.settings import ElectorSettings
 
-EXPIRY_JITTER: Final = 0.1
-"""Share of the retry period by which candidates that saw a leader die spread their first try."""
+RENEWAL_JITTER: Final = 0.1
+"""Share of the retry period over which renewals are spread, evenly about it: many Leases of one process drift apart."""
 RETRY_JITTER: Final = 0.2
 """Share of the retry period by which attempts after a failure are spread."""
 POLL_WHILE_WATCHING: Final = 2.0
@@ -240,8 +240,8 @@ def _follow(observed: Observed, now: float) -> Action:
     if record is not None and record.holder == settings.identity:
         # A claim of ours arrived without our hearing of it. Only a renewal that we see succeed says how long it holds.
         return _claim(observed, Verb.ACQUIRE, seconds, record.transitions)
-    jitter = EXPIRY_JITTER * settings.retry_period * observed.roll if observed.stands else 0.0
-    free_at = observed.seen_at + observed.stands + jitter
+    # Not spread: of those that try at once, all but one get a conflict and read, which costs less than a wait.
+    free_at = observed.seen_at + observed.stands
     if now >= free_at:
         return _claim(observed, Verb.ACQUIRE if record else Verb.CREATE, seconds, next_epoch(observed.last_transitions))
     quiet = POLL_WHILE_WATCHING if observed.watching else 1.0
@@ -419,8 +419,7 @@ def _written(observed: Observed, verb: Verb, record: Record, started: float, now
             # Old news already: somebody else may have followed us since.
             observed.reread = True
         elif now < observed.proven_at:
-            pause = settings.retry_period * (1 - EXPIRY_JITTER * observed.roll)
-            observed.not_before = max(now, min(observed.proven_at, started + pause))
+            observed.not_before = max(now, min(observed.proven_at, started + _between_renewals(observed)))
         elif not observed.shutting_down:
             observed.phase = Phase.LEADING
             observed.epoch = record.transitions
@@ -429,10 +428,13 @@ def _written(observed: Observed, verb: Verb, record: Record, started: float, now
 
 def _hold(observed: Observed, record: Record, started: float, now: float) -> None:
     """The Lease is ours, counted from when the request began."""
-    pause = observed.settings.retry_period * (1 - EXPIRY_JITTER * observed.roll)
     observed.renewed_at = started
     observed.uid = record.uid
-    observed.not_before = max(now, started + pause)
+    observed.not_before = max(now, started + _between_renewals(observed))
+
+
+def _between_renewals(observed: Observed) -> float:
+    return observed.settings.retry_period * (1 + RENEWAL_JITTER * (observed.roll - 0.5))
 
 
 def _back_off(observed: Observed, started: float, now: float, retry_after: float) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import signal
 import sys
 import time
+from typing import Any
 
 import pytest
 
 from lab.bench import beside_figures, beside_peers, summarise
-from lab.benches.election import PLAN_SECONDS, Candidate, pairs
+from lab.benches.election import PLAN_SECONDS, Candidate, lease_end, pairs
 from lab.benches.peers import Kind
+from tandem.runtime.clock import boottime
 
 SLOW = Kind(("slow",), renewal_seconds=10, after_kill=19, after_release=19)
 QUICK = Kind(("quick",), renewal_seconds=2, after_kill=14, after_release=0)
@@ -19,15 +22,32 @@ QUICK = Kind(("quick",), renewal_seconds=2, after_kill=14, after_release=0)
 @pytest.mark.parametrize(
     ("kind", "signum", "runs", "expected"),
     [
-        (QUICK, signal.SIGKILL, 50, 6),
-        (QUICK, signal.SIGTERM, 50, 2),
-        (SLOW, signal.SIGTERM, 50, 9),
+        (QUICK, signal.SIGKILL, 50, 7),
+        (QUICK, signal.SIGTERM, 50, 3),
+        (SLOW, signal.SIGTERM, 50, 10),
         (SLOW, signal.SIGKILL, 1, 1),
     ],
 )
 def test_as_many_pairs_as_the_time_asks_for(kind: Kind, signum: signal.Signals, runs: int, expected: int) -> None:
     assert pairs(kind, signum, runs) == expected
     assert runs / expected * kind.handover_seconds(signum) <= PLAN_SECONDS
+
+
+class LeaseOnly:
+    """The one answer that the reckoning needs of an API server."""
+
+    def __init__(self, age: float) -> None:
+        renewed = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=age)
+        self.spec = {"renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S.%fZ"), "leaseDurationSeconds": 15}
+
+    def request(self, verb: str, path: str) -> dict[str, Any]:
+        assert (verb, path.rpartition("/")[2]) == ("GET", "it")
+        return {"spec": self.spec}
+
+
+def test_the_end_of_a_lease_is_told_by_the_clock_that_candidates_read() -> None:
+    found = lease_end(LeaseOnly(age=4.0), "it")  # type: ignore[arg-type]
+    assert found - boottime() == pytest.approx(11.0, abs=0.5)
 
 
 def test_a_candidate_that_ends_is_not_waited_for_and_its_complaint_is_told() -> None:

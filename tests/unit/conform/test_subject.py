@@ -31,13 +31,25 @@ def test_a_kubeconfig_for_a_container_names_no_file(tmp_path: Path) -> None:
     assert set(made["users"][0]["user"]) == {"client-certificate-data", "client-key-data"}
 
 
-def test_the_first_of_podman_docker_and_buildah_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(SubjectError, match="neither podman nor docker nor buildah"):
-        Image("it", {})
-    for engine in ("buildah", "docker", "podman"):
+@pytest.mark.parametrize(
+    ("statuses", "chosen"),
+    [
+        ({}, None),
+        ({"docker": 1}, None),  # its client without its daemon
+        ({"docker": 1, "buildah": 0}, "buildah"),
+        ({"docker": 0, "buildah": 0}, "docker"),
+        ({"docker": 0, "buildah": 0, "podman": 0}, "podman"),
+    ],
+)
+def test_the_first_of_podman_docker_and_buildah_that_works_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statuses: dict[str, int], chosen: str | None
+) -> None:
+    for engine, status in statuses.items():
         program = tmp_path / engine
-        program.write_text('#!/bin/sh\necho "$0 $*: no such image" >&2\nexit 125\n')
+        refusal = 'echo "$0 $*: no such image" >&2; exit 125'
+        program.write_text(f'#!/bin/sh\n[ "$1" = version ] && exit {status}\n{refusal}\n')
         program.chmod(0o755)
-        with pytest.raises(SubjectError, match=f"{engine} .*inspect.*no such image"):
-            Image("it", {}).digests()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    expected = f"{chosen} .*inspect.*no such image" if chosen else r"neither podman nor docker .* nor buildah"
+    with pytest.raises(SubjectError, match=expected):
+        Image("it", {}).digests()

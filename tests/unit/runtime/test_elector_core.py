@@ -44,7 +44,7 @@ def leader(at: float = 100.0, **changes: Any) -> Observed:
     observed = knowing(lease("", version=5), at, **changes)
     request = core.decide(observed, at)
     assert isinstance(request, Send)
-    core.sent(observed, request, at, 0.0)
+    core.sent(observed, request, at, 0.5)
     core.answered(observed, Outcome.DONE, at + 0.5, lease(ME, version=6, transitions=4))
     assert observed.phase is Phase.LEADING
     return observed
@@ -97,12 +97,26 @@ def test_a_watch_that_says_nothing_is_not_relied_upon() -> None:
     assert action.verb is Verb.READ
 
 
-def test_the_first_try_after_expiry_is_spread_a_little_and_after_a_release_not_at_all() -> None:
+@pytest.mark.parametrize("roll", [0.0, 0.999])
+def test_the_first_try_is_at_the_very_end_of_the_lease_and_after_a_release_at_once(roll: float) -> None:
     expiring, released = knowing(lease(OTHER)), knowing(lease(""))
-    expiring.roll = released.roll = 0.999
+    expiring.roll = released.roll = roll
     expiring.heard_at = 114.9
-    assert waits_until(expiring, 115.0) == pytest.approx(115.2, abs=0.01)
-    assert isinstance(core.decide(released, 100.0), Send)
+    assert waits_until(expiring, 114.99) == 115.0
+    for observed, now in ((expiring, 115.0), (released, 100.0)):
+        action = core.decide(observed, now)
+        assert isinstance(action, Send)
+        assert action.verb is Verb.ACQUIRE
+
+
+@pytest.mark.parametrize(("roll", "after"), [(0.0, 1.9), (0.5, 2.0), (1.0, 2.1)])
+def test_renewals_are_spread_evenly_about_the_retry_period(roll: float, after: float) -> None:
+    observed = knowing(lease(""))
+    action = core.decide(observed, 100.0)
+    assert isinstance(action, Send)
+    core.sent(observed, action, 100.0, roll)
+    core.answered(observed, Outcome.DONE, 100.3, lease(ME, version=9))
+    assert waits_until(observed, 100.3) == pytest.approx(100.0 + after)
 
 
 def test_labels_and_annotations_are_no_renewal() -> None:
