@@ -115,7 +115,7 @@ class AptRepositories(Recipe):
 
     name = "apt"
     summary = "deb packages and signed apt repositories"
-    needs = ("go-kubernetes", "go-cni-plugins", "go-containerd", "runc", "signing-key")
+    needs: tuple[str, ...] = ("go-kubernetes", "go-cni-plugins", "go-containerd", "runc", "signing-key")
     host_tools = ("dpkg-deb", "apt-ftparchive", "gpg", "gpgconf")
 
     def debs(self) -> list[Deb]:

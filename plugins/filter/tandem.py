@@ -213,6 +213,7 @@ class FilterModule:
             "tandem_restore_bump": tandem_restores.revision_bump,
             "tandem_upgrade_findings": tandem_upgrades.upgrade_findings,
             "tandem_upgrade_pending": tandem_upgrades.pending,
+            "tandem_upgrade_machines": tandem_upgrades.machines,
             "tandem_upgrade_offered": tandem_upgrades.offered,
         }
         return {name: _guarded(function) for name, function in named.items()}

@@ -27,17 +27,34 @@ def told_version(kubeadm_config: str) -> str:
     return found[1] if found else ""
 
 
-def pending(cluster: Mapping[str, Any], machines: Mapping[str, Mapping[str, Any]], target: str) -> list[str]:
-    """Hosts that are not at the target, in the order of `machines`: those with another version, or half upgraded.
+def machines(nodes: Mapping[str, Mapping[str, Any]], marker: str, first: str) -> dict[str, dict[str, Any]]:
+    """What `pending` needs of each host, out of its state (module tandem_node).
+
+    Args:
+        nodes: host to its state.
+        marker: the file that says that an upgrade began there and did not end.
+        first: the host on which kubeadm changes its documents.
+    """
+    return {
+        host: {
+            "packages": {name: package["version"] for name, package in node["packages"].items()},
+            "begun": bool(node["files"][marker]),
+            "first": host == first,
+        }
+        for host, node in nodes.items()
+    }
+
+
+def pending(cluster: Mapping[str, Any], hosts: Mapping[str, Mapping[str, Any]], target: str) -> list[str]:
+    """Hosts that are not at the target, in their order: those with another version, or half upgraded.
 
     Args:
         cluster: state of the cluster (module tandem_cluster).
-        machines: host to `packages` (name to version), `begun` (an upgrade began and did not end there) and `first`
-            (whether kubeadm-config is its to change).
+        hosts: what the function `machines` makes of the hosts.
         target: the version, without the leading v.
     """
     found = []
-    for host, machine in machines.items():
+    for host, machine in hosts.items():
         versions = [machine["packages"].get(name, "") for name in PACKAGES]
         behind = any(not version.startswith(f"{target}-") for version in versions)
         behind |= cluster["nodes"].get(host, {}).get("kubelet_version") != f"v{target}"

@@ -252,7 +252,8 @@ def sick(etcd: dict[str, Any]) -> str:
     try:
         tools, arguments = programs(etcd["pid"]), access(etcd["args"])
         run(tools["etcdctl"], *arguments, "endpoint", "health", "--cluster")
-        return run(tools["etcdctl"], *arguments, "alarm", "list").strip()
+        alarms: str = run(tools["etcdctl"], *arguments, "alarm", "list")
+        return alarms.strip()
     except SnapshotError as error:
         return str(error)
 

@@ -25,7 +25,7 @@ def site(**changes: Any) -> dict[str, Any]:
     return {"target": "1.36.3", "hosts": HOSTS, "offered": ["1.36.3-1.1"], "etcd": {"cp1": ""}, **changes}
 
 
-def machines(version: str = "1.35.4-1.1", **begun: bool) -> dict[str, dict[str, Any]]:
+def site_machines(version: str = "1.35.4-1.1", **begun: bool) -> dict[str, dict[str, Any]]:
     return {
         host: {
             "packages": dict.fromkeys(upgrades.PACKAGES, version),
@@ -75,17 +75,25 @@ def test_a_node_that_is_not_ready_forbids_it() -> None:
 
 
 def test_nodes_to_visit() -> None:
-    assert upgrades.pending(cluster(), machines(), "1.36.3") == HOSTS
+    assert upgrades.pending(cluster(), site_machines(), "1.36.3") == HOSTS
     done = cluster(cp1="v1.36.3", w1="v1.36.3", w2="v1.36.3")
     done["kubeadm_config"] = done["kubeadm_config"].replace("1.35.4", "1.36.3")
-    at = machines("1.36.3-1.1")
+    at = site_machines("1.36.3-1.1")
     assert upgrades.pending(done, at, "1.36.3") == [], "a second run changes nothing"
-    assert upgrades.pending(done, machines("1.36.3-1.1", w1=True), "1.36.3") == ["w1"], "killed there"
+    assert upgrades.pending(done, site_machines("1.36.3-1.1", w1=True), "1.36.3") == ["w1"], "killed there"
     package = copy.deepcopy(at)
     package["w2"]["packages"]["kubectl"] = "1.35.4-1.1"
     assert upgrades.pending(done, package, "1.36.3") == ["w2"]
     assert upgrades.pending(cluster(w1="v1.36.3", w2="v1.36.3", cp1="v1.36.3"), at, "1.36.3") == ["cp1"]
     assert upgrades.pending(done, at, "1.36.30") == HOSTS, "no prefix of another version"
+
+
+def test_what_is_taken_of_a_machine() -> None:
+    node = {"packages": {"kubeadm": {"version": "1.35.4-1.1", "held": True}}, "files": {"/m": True}}
+    assert upgrades.machines({"cp1": node, "w1": node | {"files": {"/m": False}}}, "/m", "cp1") == {
+        "cp1": {"packages": {"kubeadm": "1.35.4-1.1"}, "begun": True, "first": True},
+        "w1": {"packages": {"kubeadm": "1.35.4-1.1"}, "begun": False, "first": False},
+    }
 
 
 def test_the_index_of_a_repository() -> None:
