@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.module_utils.tandem_snapshots import SnapshotError, run  # the modules' own class of it
 
 from lab.build import artifacts
 from plugins.modules import tandem_etcd, tandem_etcd_restore
@@ -44,16 +45,16 @@ def test_a_snapshot_is_restored_and_counted(tmp_path: Path, etcd: dict[str, Any]
     with tandem_etcd.scratch(tools, tmp_path / "kept" / "etcd.db", 120) as restored:
         before = tandem_etcd.content(tools["etcdctl"], restored, said["revision"])
         assert before["keys"] == said["keys"]
-        with pytest.raises(tandem_etcd.SnapshotError):
+        with pytest.raises(SnapshotError):
             tandem_etcd.content(tools["etcdctl"], restored, said["revision"] + 10**6)
     assert api.request("GET", "/api/v1/namespaces/default")["metadata"]["name"] == "default", "the first etcd serves on"
 
 
 def test_a_damaged_snapshot_is_none(tmp_path: Path, etcd: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    real = tandem_etcd.run
+    real = run
 
     def damaging(*argv: str) -> str:
-        said = real(*argv)
+        said: str = real(*argv)
         if "save" in argv:
             path = Path(argv[-1])
             data = bytearray(path.read_bytes())
@@ -62,7 +63,7 @@ def test_a_damaged_snapshot_is_none(tmp_path: Path, etcd: dict[str, Any], monkey
         return said
 
     monkeypatch.setattr(tandem_etcd, "run", damaging)
-    with pytest.raises(tandem_etcd.SnapshotError):
+    with pytest.raises(SnapshotError):
         take(tmp_path, etcd)
     assert not list((tmp_path / "kept").iterdir()), "nothing is left that somebody could take for a backup"
 
@@ -78,17 +79,17 @@ def test_a_snapshot_that_lacks_something_is_none(
         return found | {"keys": found["keys"] + (1 if len(asked) == 1 else 0)}
 
     monkeypatch.setattr(tandem_etcd, "content", one_more)
-    with pytest.raises(tandem_etcd.SnapshotError, match="keys instead of"):
+    with pytest.raises(SnapshotError, match="keys instead of"):
         take(tmp_path, etcd)
     assert len(asked) == 2
 
 
 def test_no_room_and_no_means(tmp_path: Path, etcd: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(tandem_etcd.SnapshotError, match="nothing has been changed; way out: free some space"):
+    with pytest.raises(SnapshotError, match="nothing has been changed; way out: free some space"):
         take(tmp_path, etcd, min_free_mib=10**9)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name, path="": None if name == "etcdutl" else name)
-    with pytest.raises(tandem_etcd.SnapshotError, match="nobody has restored is no backup"):
+    with pytest.raises(SnapshotError, match="nobody has restored is no backup"):
         take(tmp_path, etcd)
 
 
@@ -97,7 +98,7 @@ def test_a_restored_folder_serves_the_same_from_later_revisions(tmp_path: Path, 
     tools, bump, data = tandem_etcd.programs(0), 1_000_000_000, tmp_path / "etcd"
     given = {"snapshot": str(tmp_path / "kept" / "etcd.db"), "name": "cp1", "address": "10.0.0.10", "bump": bump}
     tandem_etcd_restore.restore({**given, "folder": str(data)}, tools["etcdutl"])
-    with pytest.raises(tandem_etcd.SnapshotError, match="never overwritten"):
+    with pytest.raises(SnapshotError, match="never overwritten"):
         tandem_etcd_restore.restore({**given, "folder": str(data)}, tools["etcdutl"])
     client, peer = (f"http://127.0.0.1:{tandem_etcd.free_port()}" for _ in range(2))
     urls = [f"--listen-client-urls={client}", f"--advertise-client-urls={client}", f"--listen-peer-urls={peer}"]
@@ -108,16 +109,16 @@ def test_a_restored_folder_serves_the_same_from_later_revisions(tmp_path: Path, 
             arguments, until = [f"--endpoints={client}"], time.monotonic() + 120
             while True:
                 try:
-                    tandem_etcd.run(tools["etcdctl"], *arguments, "endpoint", "health")
+                    run(tools["etcdctl"], *arguments, "endpoint", "health")
                     break
-                except tandem_etcd.SnapshotError:
+                except SnapshotError:
                     assert time.monotonic() < until
                     time.sleep(0.3)
-            status = json.loads(tandem_etcd.run(tools["etcdctl"], *arguments, "endpoint", "status", "--write-out=json"))
+            status = json.loads(run(tools["etcdctl"], *arguments, "endpoint", "status", "--write-out=json"))
             revision = status[0]["Status"]["header"]["revision"]
             assert revision >= said["revision"] + bump
             assert tandem_etcd.content(tools["etcdctl"], arguments, revision)["keys"] == said["keys"]
-            with pytest.raises(tandem_etcd.SnapshotError, match="compacted"):
+            with pytest.raises(SnapshotError, match="compacted"):
                 tandem_etcd.content(tools["etcdctl"], arguments, said["revision"])
         finally:
             process.kill()
@@ -126,6 +127,6 @@ def test_a_restored_folder_serves_the_same_from_later_revisions(tmp_path: Path, 
 def test_a_snapshot_that_is_none_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "etcd.db").write_bytes(b"nonsense")
     given = {"snapshot": str(tmp_path / "etcd.db"), "name": "cp1", "address": "10.0.0.10", "bump": 1}
-    with pytest.raises(tandem_etcd.SnapshotError):
+    with pytest.raises(SnapshotError):
         tandem_etcd_restore.restore({**given, "folder": str(tmp_path / "etcd")}, str(artifacts.tools() / "etcdutl"))
     assert [path.name for path in tmp_path.iterdir()] == ["etcd.db"]

@@ -19,9 +19,9 @@ import pytest
 from lab.build._go import UPGRADE, kubernetes_version
 from lab.demo import kubectl_json
 from lab.runtime import Lab
-from lab.story import ROOT, Story, project_environment
+from lab.story import ROOT, Story, project_environment, python_module
 from tandem.drill import oracle
-from tests.conftest import PROFILE, python_module, wait_until
+from tests.conftest import PROFILE, wait_until
 from tests.drill.test_reboot import Watch, single, whole
 from tests.drill.test_release import APP, WORKERS, Clients, journal, told, volume_of
 
