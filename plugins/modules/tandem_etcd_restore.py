@@ -53,8 +53,11 @@ author: Tandem
 EXAMPLES = """
 - name: etcd has the backup's content
   tandem_etcd_restore:
-    {snapshot: /var/lib/tandem/restore/etcd.db, image: "registry.k8s.io/etcd:3.6.8-0", name: cp1, address: 10.0.0.10,
-    bump: 1000000000}
+    snapshot: /var/lib/tandem/restore/etcd.db
+    image: registry.k8s.io/etcd:3.6.8-0
+    name: cp1
+    address: 10.0.0.10
+    bump: 1000000000
 """
 
 RETURN = """
