@@ -14,9 +14,7 @@ pytestmark = pytest.mark.api
 
 
 def test_a_network_counts_when_it_runs(api: LocalApi, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # KUBECONFIG is read when the library is imported, which an earlier test may have done.
-    default = "kubernetes_asyncio.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION"
-    monkeypatch.setattr(default, str(api.kubeconfig()))
+    monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig()))
     api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
     path = f"/apis/apps/v1/namespaces/{name}/daemonsets"
     labels = {"k8s-app": "calico-node"}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.runtime import ExitCode, Lab
+from tests.conftest import wait_until
 from tests.lab.conftest import NAME, Cli, Footprint
 
 pytestmark = pytest.mark.lab
@@ -54,6 +55,7 @@ def test_a_crash_of_the_supervisor_in_the_middle_of_up(lab: Lab, cli: Cli) -> No
 
     # and a crash of a lab that was up, with a program of the user's in its network
     guest = subprocess.Popen(lab.exec_argv("sleep", "300"))
+    wait_until(lambda: Path(f"/proc/{guest.pid}/comm").read_text() == "sleep\n", 10, "it is in the lab's network")
     supervisor = lab.status().supervisor
     assert supervisor is not None
     os.kill(supervisor, signal.SIGKILL)
