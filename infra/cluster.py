@@ -182,11 +182,13 @@ def _workers(context: str | None) -> list[Object]:
     return _listed(context, "the list of nodes", NODES, label_selector=WORKERS)
 
 
-def _listed(context: str | None, what: str, resource: Resource, **chosen: str) -> list[Object]:
-    found = _wait(
-        _ask(context, what, lambda api: api.list(resource, limit=0, seconds=REQUEST_SECONDS, **chosen))  # type: ignore[arg-type]
-    )
-    return list(found["items"])
+def _listed(
+    context: str | None, what: str, resource: Resource, *, namespace: str | None = None, label_selector: str = ""
+) -> list[Object]:
+    def whole(api: KubeClient) -> Awaitable[Object]:
+        return api.list(resource, namespace=namespace, label_selector=label_selector, limit=0, seconds=REQUEST_SECONDS)
+
+    return list(_wait(_ask(context, what, whole))["items"])
 
 
 def _wait(answer: Coroutine[Any, Any, _T]) -> _T:

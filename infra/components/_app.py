@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Final, Literal
 
 import pulumi
 from pulumi_kubernetes.core.v1 import PersistentVolumeClaim, Service, ServicePortArgs, ServiceSpecArgs
-from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
+from pulumi_kubernetes.meta.v1 import LabelSelectorArgs, ObjectMetaArgs
 from pulumi_kubernetes.networking.v1 import Ingress
+from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
 
 from infra.components import _parts as parts
 from infra.components._files import configure
@@ -250,6 +251,20 @@ class App(pulumi.ComponentResource):
     def workload_metadata(self, annotations: Mapping[str, str] | None = None) -> ObjectMetaArgs:
         """Metadata of the object that runs the app's pods: while a worker is away nobody waits for them."""
         return self.metadata({**(annotations or {}), **(NOT_AWAITED if self.args.degraded else {})})
+
+    def one_at_a_time(self) -> PodDisruptionBudget:
+        """The budget by which a drain takes one pod after the other."""
+        return PodDisruptionBudget(
+            self.name,
+            metadata=self.metadata(),
+            spec=PodDisruptionBudgetSpecArgs(
+                max_unavailable=1,
+                selector=LabelSelectorArgs(match_labels={NAME: self.name}),
+                # A pod that is not Ready anyway must not stop the drain of a node.
+                unhealthy_pod_eviction_policy="AlwaysAllow",
+            ),
+            opts=self.child(),
+        )
 
     def expose(self, *, traffic_distribution: str | None = None) -> Service:
         """Create the Service and, where wanted, the Ingress, without a wait: the controller waits for its pods."""

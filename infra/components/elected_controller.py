@@ -8,11 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pulumi
-from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
-from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
 
 from infra.components._controller import ROLLING, Controller, ControllerArgs, RightsArgs
-from infra.components._names import NAME
 from infra.components._summary import Seconds, predicted_lead
 from infra.components.spread_app import spread_constraint
 from infra.errors import ArgsError
@@ -63,16 +60,7 @@ class ElectedController(Controller):
             told=self._told(),
             rights_in=self._rights_in(),
         )
-        self.budget = PodDisruptionBudget(
-            name,
-            metadata=self.metadata(),
-            spec=PodDisruptionBudgetSpecArgs(
-                max_unavailable=1,
-                selector=LabelSelectorArgs(match_labels={NAME: name}),
-                unhealthy_pod_eviction_policy="AlwaysAllow",
-            ),
-            opts=self.child(),
-        )
+        self.budget = self.one_at_a_time()
         self.register_outputs({"deployment": self.deployment.metadata.name, "lease": name})
 
     def _says(self) -> Mapping[str, str]:

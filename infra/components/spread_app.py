@@ -23,7 +23,6 @@ from pulumi_kubernetes.autoscaling.v2 import (
 )
 from pulumi_kubernetes.core.v1 import TopologySpreadConstraintArgs
 from pulumi_kubernetes.meta.v1 import LabelSelectorArgs
-from pulumi_kubernetes.policy.v1 import PodDisruptionBudget, PodDisruptionBudgetSpecArgs
 
 from infra.components._app import App, AppArgs
 from infra.components._names import NAME
@@ -156,17 +155,7 @@ class SpreadApp(App):
             opts=self.child(wait_seconds=args.deploy_timeout_seconds),
         )
         if args.spare:
-            PodDisruptionBudget(
-                name,
-                metadata=self.metadata(),
-                spec=PodDisruptionBudgetSpecArgs(
-                    max_unavailable=1,
-                    selector=LabelSelectorArgs(match_labels={NAME: name}),
-                    # A pod that is not Ready anyway must not stop the drain of a node.
-                    unhealthy_pod_eviction_policy="AlwaysAllow",
-                ),
-                opts=self.child(),
-            )
+            self.one_at_a_time()
         if scaling:
             HorizontalPodAutoscaler(
                 name,
