@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,27 +11,9 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.tandem_kube import Kube
-
-ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS = 900
+from tests.testinfra.playbooks import TIMEOUT_SECONDS, outcome
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.timeout(3 * TIMEOUT_SECONDS)]
-
-
-def run(profile: str, *arguments: str, **variables: Any) -> tuple[int, str]:
-    """Run the playbook; its exit status and what it said, in one line."""
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    given = json.dumps({"tandem_profile": profile, **variables})
-    done = subprocess.run(
-        [program, "playbooks/backup.yml", "--extra-vars", given, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 def test_kept_off_the_node_sealed_and_proven(
@@ -49,15 +29,15 @@ def test_kept_off_the_node_sealed_and_proven(
         "tandem_backup_target": str(tmp_path / "kept"),
         "tandem_backup_keep": 1,
     }
-    status, told = run(profile)
+    status, told = outcome("backup", profile)
     assert status != 0
     assert "Nothing has been changed. tandem_backup_certificate is empty" in told
-    status, told = run(profile, "--check", **given)
+    status, told = outcome("backup", profile, "--check", **given)
     assert status == 0, told[-3000:]
     assert not (tmp_path / "kept").exists()
     pods = {pod["metadata"]["uid"] for pod in kube.get("/api/v1/pods")["items"]}
     for _ in range(2):
-        status, told = run(profile, **given)
+        status, told = outcome("backup", profile, **given)
         assert status == 0, told[-3000:]
     assert "opened with its key" in told
     [about] = (tmp_path / "kept").glob("*.json")

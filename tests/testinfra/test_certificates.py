@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import ssl
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,33 +17,13 @@ import yaml
 from cryptography import x509
 
 from plugins.module_utils.tandem_kube import Kube
+from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, outcome
 
-ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS = 1200
 RENEW = {"tandem_renew_certificates": True}
 SYSTEM = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "1")))
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
-
-
-def command(name: str, profile: str, **variables: Any) -> list[str]:
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    return [program, f"playbooks/{name}.yml", "--extra-vars", json.dumps({"tandem_profile": profile, **variables})]
-
-
-def run(name: str, profile: str, *arguments: str, **variables: Any) -> tuple[int, str]:
-    """Run a playbook; its exit status and what it said, in one line."""
-    done = subprocess.run(
-        [*command(name, profile, **variables), *arguments],
-        cwd=ROOT,
-        env={**os.environ, "ANSIBLE_NOCOLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-    return done.returncode, " ".join((done.stdout + done.stderr).split())
 
 
 def serving(kubeconfig: Path) -> int:
@@ -89,11 +67,11 @@ def dates(machine: Callable[[str], Any], name: str) -> dict[str, str]:
 def test_an_end_that_comes_near_is_told_and_then_fails(
     profile: str, control_plane: list[str], workers: list[str]
 ) -> None:
-    status, told = run("verify", profile, tandem_certificate_warn_days=400)
+    status, told = outcome("verify", profile, tandem_certificate_warn_days=400)
     assert status == 0, told[-3000:]
     assert f"{control_plane[0]}: certificate /etc/kubernetes/pki/apiserver.crt ends in" in told
     assert f"{control_plane[0]}: certificate /etc/kubernetes/scheduler.conf ends in" in told
-    status, told = run("verify", profile, tandem_certificate_fail_days=400)
+    status, told = outcome("verify", profile, tandem_certificate_fail_days=400)
     assert status != 0
     for host, path in (
         (control_plane[0], "/etc/kubernetes/admin.conf"),
@@ -113,11 +91,11 @@ def test_all_are_renewed_and_no_pod_is_restarted(
         others(kube),
         kubeconfig.read_text(),
     )
-    status, told = run("certs", profile, "--check", **RENEW)
+    status, told = outcome("certs", profile, "--check", **RENEW)
     assert status == 0, told[-3000:]
     assert "restarted one by one: etcd, kube-apiserver, kube-controller-manager, kube-scheduler" in told
     assert dates(machine, control_plane[0]) == before
-    status, told = run("certs", profile, **RENEW)
+    status, told = outcome("certs", profile, **RENEW)
     assert status == 0, told[-3000:]
     after = dates(machine, control_plane[0])
     assert set(after) == set(before)
@@ -127,12 +105,12 @@ def test_all_are_renewed_and_no_pod_is_restarted(
     assert kubeconfig.read_text() != own
     assert Kube(str(kubeconfig)).get("/version")
     assert others(kube) == pods
-    status, told = run("certs", profile)
+    status, told = outcome("certs", profile)
     assert status == 0
     assert "nothing to do" in told
     for host in control_plane:
         assert "changed=0" in told.rpartition(f"{host} :")[2]
-    status, told = run("verify", profile)
+    status, told = outcome("verify", profile)
     assert status == 0, told[-3000:]
     assert "may use the one of before" not in told
 
@@ -146,8 +124,8 @@ def test_killed_at_a_random_moment_and_run_again(seed: int, profile: str) -> Non
     except subprocess.TimeoutExpired:
         first.send_signal(signal.SIGKILL)
         first.wait()
-    status, told = run("certs", profile)
+    status, told = outcome("certs", profile)
     assert status == 0, told[-3000:]
-    status, told = run("verify", profile)
+    status, told = outcome("verify", profile)
     assert status == 0, told[-3000:]
     assert "may use the one of before" not in told, "no program runs with a certificate of before"

@@ -13,7 +13,7 @@ import pytest
 
 from plugins.module_utils.tandem_kube import Kube
 from tandem import recovery
-from tests.testinfra.test_tuning_faults import run, told
+from tests.testinfra.playbooks import run, told
 
 Connect = Callable[[str], Any]
 MEMBERS = (

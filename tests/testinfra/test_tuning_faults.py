@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,40 +17,13 @@ from lab.runtime import Lab
 from plugins.module_utils import tandem_lock, tandem_tuning
 from plugins.module_utils.tandem_kube import Kube, KubeError
 from tandem import recovery
+from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, run, told
 
-ROOT = Path(__file__).resolve().parents[2]
 SYSTEM = "/api/v1/namespaces/kube-system"
-TIMEOUT_SECONDS = 1500
 WATCHED = "/etc /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /usr/local /opt /var/backups /root /srv"
 SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "10")))
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
-
-
-def command(name: str, profile: str, *arguments: str, **variables: Any) -> list[str]:
-    """One of our playbooks for a profile."""
-    given = json.dumps({"tandem_profile": profile, **variables})
-    program = str(Path(sys.executable).with_name("ansible-playbook"))
-    return [program, f"playbooks/{name}.yml", "--extra-vars", given, *arguments]
-
-
-def run(name: str, profile: str, *arguments: str, **variables: Any) -> subprocess.CompletedProcess[str]:
-    """Run it to its end."""
-    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1"}
-    return subprocess.run(
-        command(name, profile, *arguments, **variables),
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-
-
-def told(done: subprocess.CompletedProcess[str]) -> str:
-    """What it said, in one line."""
-    return " ".join((done.stdout + done.stderr).split())
 
 
 def documents(kube: Kube) -> tuple[str, str]:
