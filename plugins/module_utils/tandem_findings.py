@@ -284,6 +284,20 @@ def _system_findings(host: str, node: Mapping[str, Any], rules: Mapping[str, Any
                 host, "architecture", system["architecture"], " or ".join(rules["architectures"]), "another machine"
             )
         )
+    return found + _guard_findings(host, node)
+
+
+def _guard_findings(host: str, node: Mapping[str, Any]) -> list[str]:
+    """What the RHEL family has switched on: nobody has seen this project work under either of them."""
+    found = []
+    if node["selinux"] == "enforcing":
+        way_out = "`setenforce 0`, and SELINUX=permissive in /etc/selinux/config"
+        rule = "permissive or disabled: pods write to folders of an NFS mount, and kubeadm asks for the same"
+        found.append(refusal(host, "SELinux", "enforcing", rule, way_out))
+    if node["units"].get("firewalld.service", {}).get("active") == "active":
+        rule = "inactive: it drops what nodes, pods and the share send each other"
+        way_out = "`systemctl disable --now firewalld`; tandem_nfs_firewall=nftables guards the share"
+        found.append(refusal(host, "firewalld", "active", rule, way_out))
     return found
 
 

@@ -70,7 +70,8 @@ def upgrade_findings(cluster: Mapping[str, Any], site: Mapping[str, Any]) -> lis
     Args:
         cluster: state of the cluster.
         site: `target` (without the leading v), `hosts` (nodes of the inventory), `offered` (versions of kubeadm in the
-            repository; null when it was not asked), `etcd` (host to what is wrong with etcd there, empty when nothing).
+            repository; null when it was not asked), `etcd` (host to what is wrong with etcd there, empty when nothing),
+            `families` (host to the family of its operating system, as `tandem_node` tells it).
     """
     if not cluster.get("reachable"):
         way_out = "bring it back, or restore it from a backup"
@@ -94,6 +95,10 @@ def upgrade_findings(cluster: Mapping[str, Any], site: Mapping[str, Any]) -> lis
     for host, said in sorted(site["etcd"].items()):
         if said:
             found.append(refusal(f"node {host}", "etcd", said, "healthy, without an alarm", "mend etcd first"))
+    for host, family in sorted(site["families"].items()):
+        if family != "debian":
+            way_out = "follow kubeadm's own guide there; site.yml keeps the profile afterwards"
+            found.append(refusal(f"node {host}", "package manager", family or "unknown", "apt, as yet", way_out))
     missing = [host for host in site["hosts"] if host not in nodes]
     if missing:
         found.append(refusal("inventory", "hosts", missing, "nodes of the cluster", "join them first with site.yml"))

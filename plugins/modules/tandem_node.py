@@ -24,7 +24,7 @@ description:
   - One read-only call in place of some twenty. Never changes anything; runs in check mode.
 options:
   packages:
-    description: Debian packages to look up (version, and whether they are held).
+    description: Packages to look up in the database of dpkg or rpm (version, and whether they are held).
     type: list
     elements: str
     default: []
@@ -81,11 +81,12 @@ def run(*argv: str) -> str:
 
 
 def operating_system() -> dict[str, str]:
-    """The names and numbers of /etc/os-release, the machine type and the kernel."""
+    """The names and numbers of /etc/os-release, the family by its package manager, the machine type and the kernel."""
     lines = (line.partition("=") for line in read("/etc/os-release").splitlines())
     release = {key: value.strip('"') for key, _, value in lines if key}
     return {
         "id": release.get("ID", ""),
+        "family": family(release.get("ID", ""), release.get("ID_LIKE", "")),
         "version_id": release.get("VERSION_ID", ""),
         "codename": release.get("VERSION_CODENAME", ""),
         "name": release.get("PRETTY_NAME", ""),
@@ -94,8 +95,20 @@ def operating_system() -> dict[str, str]:
     }
 
 
-def packages(names: list[str]) -> dict[str, Any]:
-    """Version and hold flag of each installed package among `names`, from dpkg's own database."""
+def family(name: str, like: str) -> str:
+    """`debian` (apt, dpkg) or `redhat` (dnf, rpm), from ID and ID_LIKE of /etc/os-release; empty for others."""
+    known = {"debian": "debian", "ubuntu": "debian", "rhel": "redhat", "centos": "redhat", "fedora": "redhat"}
+    return next((known[each] for each in (name, *like.split()) if each in known), "")
+
+
+def packages(names: list[str], of_family: str) -> dict[str, Any]:
+    """Version and hold flag of each installed package among `names`; nothing for a family that is not known."""
+    lookup = {"debian": dpkg_packages, "redhat": rpm_packages}.get(of_family)
+    return lookup(names) if lookup and names else {}
+
+
+def dpkg_packages(names: list[str]) -> dict[str, Any]:
+    """From dpkg's own database, where a hold is too."""
     found, wanted = {}, set(names)
     for paragraph in read("/var/lib/dpkg/status").split("\n\n"):
         name = paragraph.split("\n", 1)[0].partition("Package: ")[2]
@@ -106,6 +119,23 @@ def packages(names: list[str]) -> dict[str, Any]:
         if state.endswith(" installed"):
             found[name] = {"version": fields.get("Version", ""), "held": selection == "hold"}
     return found
+
+
+def rpm_packages(names: list[str]) -> dict[str, Any]:
+    """From rpm's database; a hold is an entry of dnf's versionlock plugin, a line such as `kubelet-0:1.36.3-1.*`."""
+    locked = [line.strip() for line in read("/etc/dnf/plugins/versionlock.list").splitlines()]
+    found = {}
+    for line in run("rpm", "--query", "--queryformat", "%{NAME} %{VERSION}-%{RELEASE}\\n", *names).splitlines():
+        name, _, version = line.partition(" ")
+        if name in names:  # for a package that is not installed rpm writes a sentence
+            held = any(re.match(rf"{re.escape(name)}-(\d+:)?\d", entry) for entry in locked)
+            found[name] = {"version": version, "held": held}
+    return found
+
+
+def selinux() -> str:
+    """`enforcing`, `permissive` or `disabled`."""
+    return {"1": "enforcing", "0": "permissive"}.get(read("/sys/fs/selinux/enforce").strip(), "disabled")
 
 
 def units(names: list[str]) -> dict[str, Any]:
@@ -214,15 +244,17 @@ def foreign_manifests() -> list[str]:
 
 def gather(parameters: dict[str, Any]) -> dict[str, Any]:
     """Everything, as one dict."""
+    system = operating_system()
     return {
-        "os": operating_system(),
+        "os": system,
+        "selinux": selinux(),
         "now": time.time(),
         "sent_at": parameters["sent_at"],
         "swaps": [line.split()[0] for line in read("/proc/swaps").splitlines()[1:]],
         "kernel": kernel(),
         "disks": disks(parameters["disk_paths"]),
         "addresses": addresses(),
-        "packages": packages(parameters["packages"]),
+        "packages": packages(parameters["packages"], system["family"]),
         "units": units(parameters["units"]),
         "processes": processes(),
         "foreign_manifests": foreign_manifests(),

@@ -20,11 +20,13 @@ NOW = 1_790_000_000.0
 _NODE: dict[str, Any] = {
     "os": {
         "id": "debian",
+        "family": "debian",
         "version_id": "13",
         "name": "Debian GNU/Linux 13 (trixie)",
         "architecture": "x86_64",
         "kernel": "7.2",
     },
+    "selinux": "disabled",
     "now": NOW,
     "sent_at": NOW - 1,
     "swaps": [],

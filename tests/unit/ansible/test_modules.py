@@ -104,6 +104,32 @@ def test_facts_of_this_machine_have_every_part() -> None:
     assert facts["sent_at"] == 1.0
 
 
+@pytest.mark.parametrize(
+    ("name", "like", "family"),
+    [
+        ("debian", "", "debian"),
+        ("ubuntu", "debian", "debian"),
+        ("rhel", "fedora", "redhat"),
+        ("almalinux", "rhel centos fedora", "redhat"),
+        ("arch", "", ""),
+    ],
+)
+def test_the_family_of_a_system_is_that_of_its_packages(name: str, like: str, family: str) -> None:
+    assert tandem_node.family(name, like) == family
+
+
+def test_packages_of_rpm_and_their_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = "kubelet 1.36.3-150500.1.1\npackage kubeadm is not installed\nkubectl 1.36.3-150500.1.1\n"
+    locks = "# Added lock on Sun Nov 22 2026\nkubelet-0:1.36.3-150500.1.1.*\nkubectl-convert-0:1.36.3-1.*\n"
+    monkeypatch.setattr(tandem_node, "run", lambda *_: said)
+    monkeypatch.setattr(tandem_node, "read", lambda _: locks)
+    assert tandem_node.packages(["kubelet", "kubeadm", "kubectl"], "redhat") == {
+        "kubelet": {"version": "1.36.3-150500.1.1", "held": True},
+        "kubectl": {"version": "1.36.3-150500.1.1", "held": False},
+    }
+    assert tandem_node.packages(["kubelet"], "") == {}
+
+
 def pod(name: str, node: str = "a", restarts: int = 0, uid: str = "u") -> dict[str, Any]:
     return {
         "metadata": {"namespace": "n", "name": name, "uid": uid},

@@ -138,6 +138,8 @@ def test_a_good_machine_has_no_finding(node: Node, rules: dict[str, Any]) -> Non
             {"os": {"id": "debian", "version_id": "13", "name": "Debian 13", "architecture": "aarch64"}},
             ["architecture", "aarch64"],
         ),
+        ({"selinux": "enforcing"}, ["SELinux", "enforcing", "setenforce 0"]),
+        ({"units": {"firewalld.service": {"active": "active"}}}, ["firewalld", "inactive", "tandem_nfs_firewall"]),
         ({"swaps": ["/dev/sda2"]}, ["swap", "/dev/sda2", "swapoff"]),
         ({"now": NOW - 60}, ["clock", "behind", "chrony"]),
         ({"now": NOW + 60}, ["clock", "ahead", "chrony"]),

@@ -22,7 +22,14 @@ def cluster(**kubelets: str) -> dict[str, Any]:
 
 
 def site(**changes: Any) -> dict[str, Any]:
-    return {"target": "1.36.3", "hosts": HOSTS, "offered": ["1.36.3-1.1"], "etcd": {"cp1": ""}, **changes}
+    return {
+        "target": "1.36.3",
+        "hosts": HOSTS,
+        "offered": ["1.36.3-1.1"],
+        "etcd": {"cp1": ""},
+        "families": dict.fromkeys(HOSTS, "debian"),
+        **changes,
+    }
 
 
 def site_machines(version: str = "1.35.4-1.1", **begun: bool) -> dict[str, dict[str, Any]]:
@@ -56,6 +63,7 @@ def test_a_patch_and_a_minor_version_up_are_fine() -> None:
         (cluster(w1="v1.32.9"), site(), ["node w1", "v1.32.9", "at most 3 minor versions"]),
         (cluster(w9="v1.36.4"), site(), ["node w9", "none newer"]),
         (cluster(), site(etcd={"cp1": "alarm:NOSPACE"}), ["node cp1", "alarm:NOSPACE"]),
+        (cluster(), site(families={"w1": "redhat"}), ["node w1", "package manager is 'redhat'", "kubeadm's own guide"]),
         (cluster(), site(hosts=[*HOSTS, "w3"]), ["hosts is ['w3']", "site.yml"]),
         (cluster(), site(offered=["1.35.4-1.1", "1.36.1-1.1"]), ["offers kubeadm 1.36.3", "1.36.1-1.1"]),
         ({"reachable": False, "error": "refused", "nodes": {}}, site(), ["the API", "refused"]),
