@@ -39,8 +39,8 @@ NOTE: Final = (
     "Seconds of wall time; memory of all processes together at the worst moment (what they share counts for each), and "
     "processor time by process: `program` is ours with Pulumi's SDK, `provider` pulumi-resource-kubernetes, `CLI` "
     "pulumi itself, `host` the language host. Nothing is awaited. `start` is Python from nothing to the program's "
-    "modules loaded, five times. `first up` is left out above 100 workloads: there it is a run of its own kind, without "
-    "checkpoints of the state between its steps."
+    "modules loaded, five times. `first up` is left out above 100 workloads: there it is a run of its own kind, "
+    "without checkpoints of the state between its steps."
 )
 
 Row = dict[str, str | float | int]
