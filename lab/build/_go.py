@@ -238,6 +238,12 @@ def tool_recipes() -> list[GoTools]:
             Stamp({"main.VERSION": provisioner}, ("local-path-provisioner", "--version"), provisioner),
             summary=f"local-path-provisioner {provisioner}",
         ),
+        GoTools(
+            "rules",
+            {"check-rules": "."},
+            Stamp({}, ("check-rules", "--help"), "usage: check-rules FILE"),
+            summary="Prometheus' judge of rules",
+        ),
     ]
 
 

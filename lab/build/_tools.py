@@ -68,11 +68,11 @@ class Pulumi(Recipe):
 
 
 class Tools(Recipe):
-    """One folder for PATH: kubectl, kubeadm, etcdctl, pulumi, its provider and its language host."""
+    """One folder for PATH: kubectl, kubeadm, etcdctl, pulumi, its provider and its language host, check-rules."""
 
     name = "tools"
     summary = "tool folder"
-    needs = ("go-kubernetes", "go-etcd", "go-pulumi")
+    needs = ("go-kubernetes", "go-etcd", "go-pulumi", "go-rules")
 
     def inputs(self) -> Mapping[str, object]:
         """The launcher's text and the list of programs."""
@@ -96,4 +96,5 @@ _PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "go-kubernetes": ("kubectl", "kubeadm", "kube-apiserver"),
     "go-etcd": ("etcd", "etcdctl", "etcdutl"),
     "go-pulumi": ("pulumi", "pulumi-resource-kubernetes"),
+    "go-rules": ("check-rules",),
 }

@@ -33,7 +33,7 @@ class Artifacts:
 
     @property
     def tools(self) -> Path:
-        """Folder for PATH: kubectl, kubeadm, etcdctl, pulumi, its provider and its language host; else `BuildError`."""
+        """Folder for PATH: kubectl, kubeadm, etcdctl, pulumi with what it needs, check-rules; else `BuildError`."""
         return tools()
 
 

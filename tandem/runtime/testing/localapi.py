@@ -237,7 +237,7 @@ class LocalApi:
                 "--service-account-issuer=https://tandem.test",
                 f"--service-account-key-file={key}",
                 f"--service-account-signing-key-file={key}",
-                "--service-cluster-ip-range=10.255.0.0/24",
+                "--service-cluster-ip-range=10.254.0.0/16",
                 # nobody makes service accounts for pods here
                 "--disable-admission-plugins=ServiceAccount",
                 "--endpoint-reconciler-type=none",
