@@ -143,7 +143,7 @@ def serving(address: str, port: int) -> Iterator[None]:
 
 
 def refused(api: LocalApi) -> list[str]:
-    """What the gateway asked for and had no right to. (A server that has just begun knows of no rights for a moment.)"""
+    """What the gateway asked for and had no right to; a server that has just begun knows of no rights for a moment."""
     asked = [event for event in api.audit() if event["user"]["username"].endswith(":gateway")]
     assert asked
     return [event["requestURI"] for event in asked if event.get("responseStatus", {}).get("code") == 403]
