@@ -37,9 +37,12 @@ import http.client, time
 while True:
     began = time.time()
     try:
-        connection = http.client.HTTPConnection("%s", %d, timeout=0.5)
-        connection.request("GET", "/"); said = connection.getresponse().read().decode()
-    except OSError:
+        connection = http.client.HTTPConnection("%s", %d, timeout=%g)
+        connection.request("GET", "/", headers={"Host": "%s"})
+        answer = connection.getresponse()
+        body = answer.read().decode()
+        said = "-" if answer.status != 200 else body if body.isalnum() else "somebody"
+    except (OSError, http.client.HTTPException):
         said = "-"
     finally:
         connection.close()
@@ -109,7 +112,9 @@ def address(machine: Connect, workers: list[str], profile: str) -> Iterator[Addr
             in_background(machine(name), "tandem-test-listener", "/usr/bin/python3", "-c", LISTENER % PORT)
         status, said = outcome("address", profile, tandem_virtual_ip=ADDRESS, tandem_virtual_ip_port=PORT)
         assert status == 0, said[-3000:]
-        in_background(machine(CLIENT), "tandem-test-client", "/usr/bin/python3", "-c", ASK % (ADDRESS, PORT))
+        in_background(
+            machine(CLIENT), "tandem-test-client", "/usr/bin/python3", "-c", ASK % (ADDRESS, PORT, 0.5, "names")
+        )
         yield Address(machine, workers)
     finally:
         status, said = outcome("address", profile)
