@@ -1,4 +1,4 @@
-"""A client outside, through the shared address and the gateway behind it, to an app of the lab's stack.
+"""A client outside, through the shared address and the gateway behind it, to an app of the stack.
 
 The client is nfs1, which is no worker; it asks twenty times a second, each time on a new connection.
 """
@@ -23,7 +23,7 @@ PATIENCE_SECONDS = 3.0
 """How long the client waits for an answer, as an ordinary one would."""
 
 BOUND_SECONDS = 31.5
-"""The drill's published one: when a lost worker's endpoints are out, with `article`, at the latest (docs/profiles.md)."""
+"""The drill's: when a lost worker's endpoints are out, with `article`, at the latest (docs/profiles.md)."""
 
 
 @pytest.fixture(scope="module")
