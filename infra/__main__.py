@@ -37,11 +37,11 @@ def main() -> None:
         components.Monitoring("monitoring", settings.monitoring, settings.namespace, apps, on_cluster)
     if settings.longhorn:
         components.LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
-    if settings.network_policies and enforcer:
-        policies = settings.network_policies
+    if (policies := settings.network_policies) and enforcer:
         components.NetworkPolicies("network-policies", policies, settings.namespace, apps, at_home)
     if settings.gateway:
-        components.Gateway(settings.gateway, apps=settings.namespace, profile=settings.profile, opts=at_home)
+        apps_at, profile, degraded = settings.namespace, settings.profile, settings.degraded
+        components.Gateway(settings.gateway, apps=apps_at, profile=profile, degraded=degraded, opts=at_home)
     if settings.rebalance:
         components.Rebalancer(settings.rebalance, namespace=settings.namespace, profile=settings.profile, opts=at_home)
     if settings.admission != "off":

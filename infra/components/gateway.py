@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pulumi
@@ -67,6 +67,7 @@ class Gateway(pulumi.ComponentResource):
         args: its arguments.
         apps: the namespace whose Ingress objects it serves.
         profile: the cluster's recovery profile.
+        degraded: a worker is away, and nobody waits for the gateway there.
         opts: after that namespace.
     """
 
@@ -76,6 +77,7 @@ class Gateway(pulumi.ComponentResource):
         *,
         apps: str,
         profile: RecoveryProfile,
+        degraded: bool = False,
         opts: pulumi.ResourceOptions | None = None,
     ) -> None:
         super().__init__("tandem:components:Gateway", NAME, None, opts)
@@ -114,7 +116,7 @@ class Gateway(pulumi.ComponentResource):
         )
         self.agent = NodeAgent(
             NAME,
-            _agent(args, apps, profile),
+            replace(_agent(args, apps, profile), degraded=degraded),
             pulumi.ResourceOptions(parent=self, depends_on=[account, role, binding]),
         )
         self.register_outputs({"daemon_set": self.agent.daemon_set.metadata.name})
