@@ -85,7 +85,8 @@ def lab_status() -> dict[str, Any]:
 def running_lab(story: Story) -> Iterator[Story]:
     """The default lab with its four machines up; taken down at the end unless it was lent.
 
-    A lab that already runs is refused, because the tests would change it; TANDEM_TEST_LAB=reuse lends it.
+    A lab that already runs is refused, because the tests would change it; TANDEM_TEST_LAB=reuse lends it. Disks that
+    an interrupted lab left behind are discarded: the tests begin on empty machines.
     """
     lent = os.environ.get("TANDEM_TEST_LAB") == "reuse"
     if not lent:
@@ -95,6 +96,7 @@ def running_lab(story: Story) -> Iterator[Story]:
                 "TANDEM_TEST_LAB=reuse make test"
             )
         story.run("lab-build", python_module("lab", "build"))
+        story.run("lab-down", python_module("lab", "down"))
     try:
         story.run("lab-up", python_module("lab", "up"))
         yield story
