@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import pulumi
 
-from infra import outputs
+from infra import components, outputs
 from infra.apps import deploy_apps
 from infra.capacity import warn_of_shortage
 from infra.cluster import connect, refuse_other_profile
-from infra.components import AdmissionPolicy, DataGuard, LonghornSettings, Monitoring, NetworkPolicies, Rebalancer
 from infra.components.admission_policy import admission_args
 from infra.declared import Declared
 from infra.ground import lay_ground
@@ -32,24 +31,26 @@ def main() -> None:
         return pulumi.ResourceOptions.merge(on_cluster, pulumi.ResourceOptions(depends_on=resources))
 
     ground = lay_ground(settings, on_cluster)
+    at_home = after([*ground.workspaces])
     apps = deploy_apps(settings.apps, after=ground.resources, opts=on_cluster)
     if settings.monitoring:
-        Monitoring("monitoring", settings.monitoring, settings.namespace, apps, on_cluster)
+        components.Monitoring("monitoring", settings.monitoring, settings.namespace, apps, on_cluster)
     if settings.longhorn:
-        LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
-    if settings.network_policies and enforcer:
-        policies = settings.network_policies
-        NetworkPolicies("network-policies", policies, settings.namespace, apps, after([*ground.workspaces]))
+        components.LonghornSettings("longhorn-settings", settings.longhorn, on_cluster)
+    if (policies := settings.network_policies) and enforcer:
+        components.NetworkPolicies("network-policies", policies, settings.namespace, apps, at_home)
+    if settings.gateway:
+        apps_at, profile, degraded = settings.namespace, settings.profile, settings.degraded
+        components.Gateway(settings.gateway, apps=apps_at, profile=profile, degraded=degraded, opts=at_home)
     if settings.rebalance:
-        namespace, profile = settings.namespace, settings.profile
-        Rebalancer(settings.rebalance, namespace=namespace, profile=profile, opts=after([*ground.workspaces]))
+        components.Rebalancer(settings.rebalance, namespace=settings.namespace, profile=settings.profile, opts=at_home)
     if settings.admission != "off":
         args = admission_args(settings.stack, settings.profile, settings.namespace, apps)
-        AdmissionPolicy("admission", args, after([*ground.workspaces]))
+        components.AdmissionPolicy("admission", args, at_home)
     if settings.keep_data:
         opts = after([*ground.resources, *apps.values()])
         held, protect = apps.values(), settings.protect
-        DataGuard("data-guard", namespace=settings.namespace, apps=held, protect=protect, opts=opts)
+        components.DataGuard("data-guard", namespace=settings.namespace, apps=held, protect=protect, opts=opts)
 
     outputs.export(settings, ground, apps, declared)
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, PositiveFloat, TypeAdapter, Validati
 from infra.apps import KINDS
 from infra.components import (
     AppArgs,
+    GatewayArgs,
     LonghornSettingsArgs,
     MonitoringArgs,
     NetworkPoliciesArgs,
@@ -66,6 +67,7 @@ class Settings:
         storage_classes: further classes on the shared file system, by name.
         monitoring: monitors and alerts for Prometheus; none when None.
         longhorn: settings of a Longhorn that the site runs; left alone when None.
+        gateway: lets clients outside reach apps by name through a port of the workers; nothing does when None.
         rebalance: brings replicas that crowd on one worker apart after the other one's return; nobody does when None.
         network_policies: who may reach the stack's pods, where the network enforces it; anybody when None.
         render_directory: write YAML files there for kubectl or a GitOps tool, instead of talking to a cluster.
@@ -90,6 +92,7 @@ class Settings:
     storage_classes: Mapping[str, StorageClassArgs]
     monitoring: MonitoringArgs | None
     longhorn: LonghornSettingsArgs | None
+    gateway: GatewayArgs | None
     rebalance: RebalanceArgs | None
     network_policies: NetworkPoliciesArgs | None
     render_directory: str | None
@@ -134,6 +137,7 @@ class StackFile(BaseModel):
     storage_classes: dict[str, StorageClassArgs] = {}
     monitoring: MonitoringArgs | None = None
     longhorn: LonghornSettingsArgs | None = None
+    gateway: GatewayArgs | None = None
     rebalance: RebalanceArgs | None = None
     network_policies: NetworkPoliciesArgs | None = None
     render_directory: str | None = None
@@ -195,6 +199,7 @@ def parse_settings(raw: Mapping[str, str], stack: str) -> Settings:
         storage_classes=file.storage_classes,
         monitoring=file.monitoring,
         longhorn=file.longhorn,
+        gateway=file.gateway,
         rebalance=file.rebalance,
         network_policies=file.network_policies,
         render_directory=file.render_directory,

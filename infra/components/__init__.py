@@ -9,6 +9,7 @@ from infra.components.admission_policy import AdmissionPolicy, AdmissionPolicyAr
 from infra.components.auditor import Auditor, AuditorArgs, ShardedAuditor, ShardedAuditorArgs
 from infra.components.data_guard import DataGuard
 from infra.components.elected_controller import ElectedController, ElectedControllerArgs
+from infra.components.gateway import Gateway, GatewayArgs
 from infra.components.longhorn_settings import LonghornSettings, LonghornSettingsArgs
 from infra.components.monitoring import Monitoring, MonitoringArgs
 from infra.components.network_policies import NetworkPolicies, NetworkPoliciesArgs
@@ -34,6 +35,8 @@ __all__ = [
     "DataGuard",
     "ElectedController",
     "ElectedControllerArgs",
+    "Gateway",
+    "GatewayArgs",
     "HelperArgs",
     "IngressArgs",
     "LonghornSettings",

@@ -35,7 +35,7 @@ _MASKED = (
     "sshd-keygen.service",
 )
 """Units that only cost time or memory here: /tmp as a tmpfs would be the host's memory; lab-identity makes the keys."""
-_DISABLED = ("chrony.service", "nfs-server.service", "nfs-kernel-server.service", "ssh.socket", "nftables.service")
+_DISABLED = ("chrony.service", "nfs-server.service", "nfs-kernel-server.service", "ssh.socket", "nftables.service", "keepalived.service")
 _ENABLED = ("ssh.service", "lab-identity.service", "lab-network.service", "lab-cpuinfo.service")
 
 

@@ -252,7 +252,8 @@ def machines_findings(
         answers: `tandem_node` result by host; one without `node` was unreachable.
         addresses: each host's address on the cluster's network.
         cluster_nodes: the hosts that are nodes of the cluster.
-        rules: see `node_findings`, without `address` and `is_node`; and `unreachable_hint`.
+        rules: see `node_findings`, without `address` and `is_node`; `unreachable_hint`; `virtual_ip` (an address, or
+            empty) and the `workers` that may hold it.
     """
     received_at = time.time()
     silent = {
@@ -266,9 +267,34 @@ def machines_findings(
     for host, node in nodes.items():
         own = {**rules, "address": addresses[host], "is_node": host in set(cluster_nodes)}
         found += node_findings(host, node, own, received_at)
+    if rules["virtual_ip"]:
+        found += _virtual_ip_findings(nodes, addresses, rules)
     if rules["pod_network"] == "bridge":
         found += subnet_findings({host: node for host, node in nodes.items() if host in set(cluster_nodes)}, addresses)
     return found
+
+
+def _virtual_ip_findings(
+    nodes: Mapping[str, Mapping[str, Any]], addresses: Mapping[str, str], rules: Mapping[str, Any]
+) -> list[str]:
+    """The address must be nobody's own, and of a network that every worker is in."""
+    wanted, key = rules["virtual_ip"], "tandem_virtual_ip"
+    owners = sorted(host for host, address in addresses.items() if address == wanted)
+    if owners:
+        return [refusal("inventory", key, wanted, f"nobody's own address; it is {owners[0]}'s", "choose an unused one")]
+    networks = {
+        host: ipaddress.ip_interface(f"{entry['address']}/{entry['prefix']}").network
+        for host in rules["workers"]
+        for entry in nodes.get(host, {}).get("addresses", [])
+        if entry["address"] == addresses[host]
+    }
+    return [
+        refusal(
+            host, key, wanted, f"an address of the worker's network, {network}", "choose one that all workers share"
+        )
+        for host, network in networks.items()
+        if ipaddress.ip_address(wanted) not in network
+    ]
 
 
 def _system_findings(host: str, node: Mapping[str, Any], rules: Mapping[str, Any]) -> list[str]:

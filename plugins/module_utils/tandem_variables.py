@@ -73,6 +73,10 @@ def _address(value: Any) -> bool:
         return False
 
 
+def _optional_address(value: Any) -> bool:
+    return value == "" or _address(value)
+
+
 def _endpoint(value: Any) -> bool:
     found = re.fullmatch(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?:(\d+)", str(value))
     return found is not None and 0 < int(found[2]) < 65536
@@ -204,6 +208,11 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_snapshots": (_boolean, "true or false"),
     "tandem_trash_days": (_integer(1, 3650), "days, at least 1"),
     "tandem_unreachable_hint": (_anything, "a sentence"),
+    "tandem_virtual_ip": (_optional_address, "an unused IPv4 address of the machines' subnet, or empty for none"),
+    "tandem_virtual_ip_advert_seconds": (_number(0.1, 40), "seconds, 0.1 to 40"),
+    "tandem_virtual_ip_path": (_text(r"|/\S*"), "a path such as /healthz, or empty for a connection alone"),
+    "tandem_virtual_ip_port": (_integer(1, 65535), "a TCP port"),
+    "tandem_virtual_ip_router": (_integer(1, 255), "VRRP's number of the address, 1 to 255"),
 }
 """Every variable that a site may set, with a judge of its value and the rule in words."""
 

@@ -163,3 +163,31 @@ def test_a_schedule_that_is_none(schedule: str) -> None:
     rebalance = json.dumps({"image": "example.org/controllers:1", "schedule": schedule})
     with pytest.raises(Exception, match=r"tandem:rebalance\.schedule"):
         parse_settings(raw_config("prod") | {"tandem:rebalance": rebalance}, "prod")
+
+
+def test_the_gateway_reads_one_namespace_and_has_a_port_of_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    registered, _ = run(monkeypatch, "prod", gateway={"image": "example.org/controllers:1", "port": 8081})
+    spec = registered.one("DaemonSet", "gateway").spec["template"]["spec"]
+    (container,) = spec["containers"]
+    assert container["command"] == ["python3", "-P", "-m", "tandem.controllers.gateway"]
+    assert [each.get("hostPort") for each in container["ports"]] == [None, 8081]
+    assert (spec["serviceAccountName"], spec["automountServiceAccountToken"]) == ("gateway", True)
+    said = {each["name"]: each.get("value") for each in container["env"]}
+    assert said["TANDEM_NAMESPACES"] == "tandem-prod"
+    assert spec["terminationGracePeriodSeconds"] > int(said["TANDEM_DRAIN_SECONDS"]) + 5
+    (role,) = [each for each in registered.of("Role") if each.name == "gateway"]
+    assert role.inputs["metadata"]["namespace"] == "tandem-prod"
+    assert {(tuple(rule["resources"]), tuple(rule["verbs"])) for rule in role.inputs["rules"]} == {
+        (("ingresses",), ("get", "list", "watch")),
+        (("services",), ("get", "list", "watch")),
+    }
+    home = registered.one("Namespace", "tandem-gateway").inputs["metadata"]["labels"]
+    assert home["pod-security.kubernetes.io/enforce"] == "privileged", "a port of the node is more than baseline allows"
+    assert registered.one("IngressClass").inputs["metadata"]["name"] == "tandem"
+
+
+@pytest.mark.parametrize(("key", "value"), [("port", 0), ("image", "controllers"), ("ingress_class", "A B")])
+def test_a_gateway_that_cannot_be(key: str, value: object) -> None:
+    gateway = json.dumps({"image": "example.org/controllers:1", key: value})
+    with pytest.raises(Exception, match=rf"tandem:gateway\.{key}"):
+        parse_settings(raw_config("prod") | {"tandem:gateway": gateway}, "prod")

@@ -40,12 +40,13 @@ def test_stack(stack: str) -> None:
     registered = run(stack)
     settings = parse_settings(raw_config(stack), stack)
     namespaces = {each.inputs["metadata"]["name"] for each in registered.of("Namespace")}
-    assert namespaces == {settings.namespace, *settings.namespaces}
+    gateway = {settings.gateway.namespace} if settings.gateway else set()
+    assert namespaces == {settings.namespace, *settings.namespaces, *gateway}
     pods = [each for kind in ("Deployment", "DaemonSet", "StatefulSet") for each in registered.of(kind)]
     shards = {f"auditor-{name}" for name in "ab"} if stack == "lab" else set()
     assert set(settings.apps) - {"auditor"} | shards <= {each.name for each in pods}
     for each in pods:
-        assert each.inputs["metadata"]["namespace"] == settings.namespace
+        assert each.inputs["metadata"]["namespace"] in {settings.namespace, *gateway}
         if each.type.endswith("Deployment"):
             assert each.pod["tolerations"] == recovery.pod_tolerations(settings.profile)
     assert len(registered.of("StorageClass")) == (0 if settings.keep_data else 1)

@@ -52,6 +52,8 @@ _RULES: dict[str, Any] = {
     "min_disk_gib": 5,
     "max_skew_seconds": 2.0,
     "pod_network": "bridge",
+    "virtual_ip": "",
+    "workers": ["a", "b"],
     "unreachable_hint": "start it",
 }
 

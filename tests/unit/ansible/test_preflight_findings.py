@@ -197,3 +197,25 @@ def test_unreachable_machines_and_several_subnets_are_named(node: Node, rules: d
     assert "start it" in findings[0]
     assert "10.0.0.0/24 (a), 10.0.1.0/24 (b)" in findings[1]
     assert len(checks.machines_findings(answers, addresses, ["a", "b"], {**rules, "pod_network": "none"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ("10.0.0.100", []),
+        ("10.0.0.20", ["tandem_virtual_ip is '10.0.0.20'", "it is n's", "unused"]),
+        ("10.0.1.100", ["a: tandem_virtual_ip", "10.0.0.0/24", "b: tandem_virtual_ip"]),
+    ],
+)
+def test_the_shared_address_is_unused_and_near(
+    node: Node, rules: dict[str, Any], wanted: str, words: list[str]
+) -> None:
+    now = time.time()
+    addresses = {"a": "10.0.0.11", "b": "10.0.0.12", "n": "10.0.0.20"}
+    answers = {
+        host: {"node": node(now=now, sent_at=now, addresses=[{"interface": "eth0", "address": address, "prefix": 24}])}
+        for host, address in addresses.items()
+    }
+    findings = "\n".join(checks.machines_findings(answers, addresses, ["a", "b"], {**rules, "virtual_ip": wanted}))
+    assert all(word in findings for word in words)
+    assert bool(findings) == bool(words)
