@@ -28,6 +28,10 @@ class KubeError(Exception):
         self.status = status
 
 
+class StrangerError(KubeError):
+    """What answers is not the API server that the kubeconfig is for; asking again is of no use."""
+
+
 class _Connection(http.client.HTTPSConnection):
     """A connection whose certificate is checked against another name than the one connected to (tls-server-name)."""
 
@@ -49,6 +53,7 @@ class Kube:
     """
 
     def __init__(self, kubeconfig: str) -> None:
+        self._path = kubeconfig
         try:
             document = yaml.safe_load(Path(kubeconfig).expanduser().read_text(encoding="utf-8"))
             context = _named(document["contexts"], document["current-context"])["context"]
@@ -74,6 +79,7 @@ class Kube:
 
         Raises:
             KubeError: no answer, or one other than 2xx; its `status` says which.
+            StrangerError: it shows a certificate of another authority or name.
         """
         payload = None if body is None else json.dumps(body)
         all_headers = {**self._headers, **(headers or {})}
@@ -86,6 +92,14 @@ class Kube:
             self._connection.request(method, path, body=payload, headers=all_headers)
             answer = self._connection.getresponse()
             text = answer.read()
+        except ssl.SSLCertVerificationError as error:
+            self._connection = None
+            raise StrangerError(
+                f"{self._host}:{self._port} shows a certificate that does not fit kubeconfig {self._path} "
+                f"({error.verify_message}): the file is of another cluster, this one was made anew, or the "
+                "certificate has expired. Way out: for the first two move the file away, and playbooks/bootstrap.yml "
+                "fetches this cluster's own"
+            ) from error
         except (OSError, http.client.HTTPException) as error:
             self._connection = None
             if kept and method == "GET":  # the API server was restarted since; reading twice does no harm

@@ -210,3 +210,19 @@ def test_an_api_server_that_starts_is_waited_for(tmp_path: Path, config: Path) -
     Leases.forbidding = 0
     assert run.returncode != 0
     assert "403" in told, "bounded, and it says what the API said"
+
+
+def test_a_kubeconfig_of_another_cluster_is_told_at_once(tmp_path: Path, config: Path) -> None:
+    (other := tmp_path / "other").mkdir()
+    files = ["-keyout", "key.pem", "-out", "cert.pem"]
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=other", *files]
+    subprocess.run(argv, cwd=other, check=True, capture_output=True)
+    document = yaml.safe_load(config.read_text())
+    authority = base64.b64encode((other / "cert.pem").read_bytes()).decode()
+    document["clusters"][0]["cluster"]["certificate-authority-data"] = authority
+    config.write_text(yaml.safe_dump(document))
+    told, _ = (run := start(tmp_path, config, 1, plays=WAITING)).communicate(timeout=120)
+    assert run.returncode != 0
+    assert "RETRYING" not in told
+    assert "the file is of another cluster" in " ".join(told.split())
+    assert Leases.lease is None
