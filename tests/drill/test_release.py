@@ -65,8 +65,12 @@ def on(lab: Lab, machine: str, *argv: str) -> subprocess.CompletedProcess[str]:
 
 
 def reads_the_share(lab: Lab, machine: str) -> bool:
-    """Whether the server answers a look-up that no cache can; bounded, for the mount is hard."""
-    done = on(lab, machine, "timeout", "--signal=KILL", "5", "stat", f"{SHARE}/.nobody-has-this-{time.time_ns()}")
+    """Whether the share is mounted and its server answers a look-up that no cache can; bounded, for the mount is hard.
+
+    Without the mount the same look-up is answered by the empty folder below it.
+    """
+    asked = f"grep -q ' {SHARE} nfs4 ' /proc/mounts && timeout --signal=KILL 5 stat {SHARE}/.nobody-{time.time_ns()}"
+    done = on(lab, machine, "sh", "-c", asked)
     return "No such file" in done.stderr
 
 
