@@ -189,7 +189,9 @@ class Cluster:
         deployment = kube.get(self.path("deployments", APP))
         wanted = deployment["spec"]["replicas"]
         mine = [pod for pod in pods if pod["metadata"]["name"].startswith(f"{APP}-1-")]
-        bound = [each for each in claims if each["metadata"]["name"] == CLAIM and each["status"].get("phase") == "Bound"]
+        bound = [
+            each for each in claims if each["metadata"]["name"] == CLAIM and each["status"].get("phase") == "Bound"
+        ]
         if mine and wanted == 0 and not self.stubborn:
             self.ended += 1
             for pod in mine:
