@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from .tandem_adopting import MOVED
 from .tandem_claims import OTHERS, World, key_of, users
-from .tandem_kube import Kube, KubeError  # relative: machines and the control node import this under two names
+from .tandem_kube import Kube, KubeError
+from .tandem_lock import owner
 
 RECORD: Final = "/api/v1/namespaces/kube-system/configmaps"
 RECORD_NAME: Final = "tandem-adopt"
@@ -23,7 +25,14 @@ PATIENCE_SECONDS = 60.0
 
 
 class Api(Kube):
-    """The API, asked again while it does not answer: each request of ours may be sent twice."""
+    """The API, asked again while it does not answer: each request of ours may be sent twice.
+
+    A task outlives a playbook that is killed, and another run may have begun by then: it asks for nothing more.
+    """
+
+    def __init__(self, kubeconfig: str) -> None:
+        super().__init__(kubeconfig)
+        self._owner = owner()
 
     def request(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
@@ -31,10 +40,12 @@ class Api(Kube):
         """The decoded answer.
 
         Raises:
-            KubeError: no answer for a minute, or one other than 2xx.
+            KubeError: no answer for a minute, or one other than 2xx; or the playbook has ended.
         """
         until = time.monotonic() + PATIENCE_SECONDS
         while True:
+            if os.getppid() != self._owner:
+                raise KubeError("ansible-playbook has ended, and its tasks with it")
             try:
                 return super().request(method, path, body, headers)
             except KubeError as error:
@@ -199,8 +210,8 @@ def stop(api: Kube, claim: str, owners: Sequence[Mapping[str, Any]], seconds: fl
         KubeError: the API refused.
         TimeoutError: they do not stop in time.
     """
-    for owner in owners:
-        _scale(api, _owner(claim, owner), 0)
+    for each in owners:
+        _scale(api, _owner(claim, each), 0)
     until(
         lambda: _using(api, claim),
         seconds,
@@ -227,12 +238,12 @@ def start(api: Kube, claim: str, owners: Sequence[Mapping[str, Any]], seconds: f
         KubeError: the API refused.
         TimeoutError: they are not Ready in time.
     """
-    for owner in owners:
-        there = api.find(_owner(claim, owner))
+    for each in owners:
+        there = api.find(_owner(claim, each))
         if there is not None and there["spec"].get("replicas", 1) == 0:
-            _scale(api, _owner(claim, owner), owner["replicas"])
+            _scale(api, _owner(claim, each), each["replicas"])
     until(
-        lambda: "; ".join(filter(None, (_unready(api.find(_owner(claim, owner)), owner) for owner in owners))),
+        lambda: "; ".join(filter(None, (_unready(api.find(_owner(claim, each)), each) for each in owners))),
         seconds,
         f"the workload of {claim} is Ready",
         "see `kubectl describe pods`; the same command waits again, and -e tandem_adopt_way_back=true goes back",

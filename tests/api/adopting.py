@@ -150,7 +150,9 @@ class Cluster:
         reference = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            **{"namespace": self.name, "name": meta["name"], "uid": meta["uid"]},
+            "namespace": self.name,
+            "name": meta["name"],
+            "uid": meta["uid"],
         }
         name = spec.get("volumeName")
         if not name:

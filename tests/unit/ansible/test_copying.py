@@ -19,7 +19,7 @@ AGED = 10 * 10**9
 """Older than any doubt about time stamps."""
 
 
-class Broken(Exception):
+class BrokenError(Exception):
     """The process was killed here."""
 
 
@@ -154,11 +154,11 @@ def test_broken_off_anywhere_and_done_again(seed: int, pair: Pair) -> None:
             nonlocal left
             left -= 1
             if left == 0:
-                raise Broken
+                raise BrokenError
 
         try:
             pair.copy(tick)
-        except Broken:
+        except BrokenError:
             pair.side("target").tell(pair.exchange)
             pair.copy()
         assert pair.differences() == []
