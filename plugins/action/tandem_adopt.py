@@ -156,7 +156,8 @@ def measured_path(claim: str, entry: dict[str, Any], world: World) -> str:
     """Where the node of the data has the old volume now; empty when it is not mounted anywhere."""
     if entry["kind"] == "local":
         return str(entry["path"])
-    for pod in users(claim.partition("/")[2], world):
+    there = [] if entry["direction"] == adopting.BACK else users(claim.partition("/")[2], world)
+    for pod in there:
         if pod["spec"].get("nodeName") == entry["node"] and pod["status"].get("phase") == "Running":
             return pod_path(pod, entry["old"])
     return ""

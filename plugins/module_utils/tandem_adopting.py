@@ -99,6 +99,9 @@ def refusals(claim: str, todo: str, world: World, site: Site) -> list[str]:
     found = _of_claim(where, world.claim)
     if todo == ADOPT:
         found += _of_volume(where, world.volume, kind, path)
+        if kind == "longhorn" and world.claim["spec"].get("accessModes") == ["ReadWriteOncePod"]:
+            rule = "a second pod can mount it on the same node while it is read"
+            found.append(refusal(where, "accessModes", "ReadWriteOncePod", rule, "move it by hand"))
     elif entry is not None:
         found += _of_old(where, claim, entry, world)
     if found:

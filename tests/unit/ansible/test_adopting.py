@@ -241,6 +241,8 @@ def test_longhorns_volume_is_read_where_its_pod_runs() -> None:
     assert found is not None
     assert found["metadata"]["name"] == "w1"
     assert adopting.record(CLAIM, adopting.ADOPT, world, SITE)["kind"] == "longhorn"
+    alone = replace(world, claim=claim(accessModes=["ReadWriteOncePod"]))
+    assert "a second pod can mount it" in refused(alone)
 
 
 def test_room_for_the_data() -> None:
