@@ -278,12 +278,17 @@ class Cluster:
         extra = f"--extra-vars={json.dumps(given)}"
         return [program, f"--inventory={self.folder / 'hosts.yml'}", extra, "playbooks/adopt.yml", *arguments]
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Of the playbook."""
+        return {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+
     def adopt(self, *arguments: str, **variables: Any) -> tuple[int, str]:
         """Run it to its end: its status, and what it said in one line."""
         done = subprocess.run(
             self.argv(*arguments, **variables),
             cwd=ROOT,
-            env={**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
             timeout=300,

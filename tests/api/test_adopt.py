@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tandem.runtime.testing.localapi import LocalApi
-from tests.api.adopting import ROOT, Cluster
+from tests.api.adopting import Cluster
+from tests.testinfra.playbooks import killed_at
 
 pytestmark = [
     pytest.mark.api,
@@ -126,6 +125,7 @@ def test_onto_the_share_and_back(cluster: Cluster) -> None:
     assert len(records) >= cluster.written - 1
 
 
+@pytest.mark.long
 def test_a_workload_that_does_not_stop_runs_on_and_the_move_can_be_undone(cluster: Cluster) -> None:
     cluster.stubborn = True
     status, told = cluster.adopt(tandem_adopt_stop_seconds=10)
@@ -170,23 +170,16 @@ def test_refused_before_anything_changes(cluster: Cluster) -> None:
     assert cluster.volume()["spec"]["persistentVolumeReclaimPolicy"] == "Delete"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_a_random_moment_and_run_again(seed: int, cluster: Cluster) -> None:
     """Several kills on the way there, and several on the way back."""
     chance = random.Random(seed)
     for way_back in (False, True):
         for _ in range(3):
-            with subprocess.Popen(
-                cluster.argv(tandem_adopt_way_back=way_back), cwd=ROOT, stdout=subprocess.DEVNULL
-            ) as first:
-                try:
-                    first.wait(timeout=chance.uniform(2, 12))
-                except subprocess.TimeoutExpired:
-                    first.send_signal(signal.SIGKILL)
-        if way_back and cluster.place() == cluster.disk and running(cluster):
-            status, told = cluster.adopt(tandem_adopt_way_back=True)
-        else:
-            status, told = cluster.adopt(tandem_adopt_way_back=way_back)
+            argv, task = cluster.argv(tandem_adopt_way_back=way_back), chance.randint(7, 22)
+            killed_at(argv, "TASK [volume_adopt", task, chance.uniform(0, 3), cluster.environment)
+        status, told = cluster.adopt(tandem_adopt_way_back=way_back)
         assert status == 0, told[-3000:]
         assert running(cluster)
         assert (cluster.place() == cluster.disk) == way_back

@@ -10,8 +10,6 @@ import os
 import random
 import re
 import shlex
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +18,7 @@ from typing import Any
 import pytest
 
 from plugins.module_utils.tandem_kube import Kube
-from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, outcome
+from tests.testinfra.playbooks import TIMEOUT_SECONDS, command, killed_at, outcome
 
 Connect = Callable[[str], Any]
 NAMESPACE, CLAIM, APP = "tandem-adopt-test", "data", "ledger"
@@ -307,11 +305,8 @@ def test_killed_at_a_random_moment_and_run_again(seed: int, shop: Shop, profile:
     chance = random.Random(seed)
     for way_back in (False, True):
         given = {"tandem_adopt_claim": f"{NAMESPACE}/{CLAIM}", "tandem_adopt_way_back": way_back}
-        with subprocess.Popen(command("adopt", profile, **given), cwd=ROOT, stdout=subprocess.DEVNULL) as first:
-            try:
-                first.wait(timeout=chance.uniform(12, 75))
-            except subprocess.TimeoutExpired:
-                first.send_signal(signal.SIGKILL)
+        argv, task = command("adopt", profile, **given), chance.randint(7, 22)
+        killed_at(argv, "TASK [volume_adopt", task, chance.uniform(0, 3))
         status, told = adopt(profile, tandem_adopt_way_back=way_back)
         assert status == 0, told[-3000:]
         assert shop.on_share() != way_back
