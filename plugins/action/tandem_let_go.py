@@ -5,7 +5,6 @@ An action, for it runs within ansible-playbook itself: a release is timed, and e
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -339,7 +338,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                     lines = ["Nothing has been changed. The release is refused:", *answer["refusals"]]
                     return {**result, "failed": True, "msg": "\n".join(lines)}
                 if not check_mode:
-                    tandem_lock.hold(api, str(parameters["kubeconfig"]), os.getppid())
+                    tandem_lock.hold(api, str(parameters["kubeconfig"]), tandem_lock.owner())
                 return {**result, "changed": False, **answer}
             change = released if state == "released" else readmitted
             return {**result, **change(api, parameters, check_mode=check_mode)}

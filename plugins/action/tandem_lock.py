@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,4 +86,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             found = tandem_lock.holder(api.find(f"{tandem_lock.PATH}/{tandem_lock.NAME}"))
             return {"identity": "", "msg": f"check mode takes no lock; it is held by {found or 'nobody'}"}
-        return {"identity": tandem_lock.hold(api, kubeconfig, os.getppid())}
+        return {"identity": tandem_lock.hold(api, kubeconfig, tandem_lock.owner())}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import getpass
 import json
+import multiprocessing
 import os
 import select
 import socket
@@ -212,6 +213,16 @@ def keep(api: Api, identity: str, owner_ended: Callable[[float], bool], clock: C
             clock.sleep(1.0)
         else:
             return
+
+
+def owner() -> int:
+    """The process that runs the playbook: the parent of the process that runs a task.
+
+    As it was when the task began: a task outlives a playbook that is killed, and is then init's child. A lock kept for
+    init would be held for ever.
+    """
+    parent = multiprocessing.parent_process()
+    return os.getppid() if parent is None or parent.pid is None else parent.pid
 
 
 def hold(api: Api, kubeconfig: str, owner: int) -> str:

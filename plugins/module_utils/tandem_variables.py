@@ -119,6 +119,14 @@ _URL: Final = r"https?://\S+"
 VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "recovery_target_seconds": (_number(0, 86400), "seconds, 0 for none"),
     "tandem_accept_findings": (_texts, "a list of rules' names"),
+    "tandem_adopt_claim": (
+        _text(r"|[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?"),
+        "one claim as NAMESPACE/NAME",
+    ),
+    "tandem_adopt_gitops_paused": (_boolean, "true or false"),
+    "tandem_adopt_ready_seconds": (_integer(10, 86400), "seconds, 10 to 86400"),
+    "tandem_adopt_stop_seconds": (_integer(10, 86400), "seconds, 10 to 86400"),
+    "tandem_adopt_way_back": (_boolean, "true or false"),
     "tandem_address": (_anything, "an IPv4 address"),  # judged host by host
     "tandem_api_server_args": (_dictionary, "a dictionary, flag name to value"),
     "tandem_backup": (

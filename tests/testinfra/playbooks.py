@@ -43,3 +43,25 @@ def outcome(name: str, profile: str, *arguments: str, **variables: Any) -> tuple
     """Run it to its end: its exit status, and what it said in one line."""
     done = run(name, profile, *arguments, **variables)
     return done.returncode, told(done)
+
+
+def killed_at(
+    argv: list[str], marker: str, count: int, seconds: float, environment: dict[str, str] | None = None
+) -> bool:
+    """Run a command and kill it some seconds after it has said something for the so-manieth time; whether it was.
+
+    However slow the machine is, it is killed in the midst of the same task.
+    """
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", **(environment or {})}
+    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            count -= marker in line
+            if count == 0:
+                break
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+        return False

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from plugins.module_utils import tandem_lock as lock
 from plugins.module_utils.tandem_kube import KubeError
 
 OURS, THEIRS = "us", "them"
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Cluster:
@@ -192,3 +194,30 @@ def test_a_keeper_without_an_owner_does_not_start() -> None:
     process.wait()
     with pytest.raises(lock.LockError, match="did not start"):
         lock.start_keeper("nowhere", OURS, process.pid)
+
+
+ORPHAN = """
+import multiprocessing, os, sys, time
+from plugins.module_utils import tandem_lock
+
+def task(path):
+    while os.getppid() == multiprocessing.parent_process().pid:
+        time.sleep(0.02)
+    with open(path + ".part", "w") as stream:
+        stream.write(str(tandem_lock.owner()))
+    os.rename(path + ".part", path)
+
+multiprocessing.get_context("fork").Process(target=task, args=(sys.argv[1],)).start()
+os._exit(0)
+"""
+
+
+def test_a_task_that_outlives_its_playbook_does_not_hold_the_lock_for_init(tmp_path: Path) -> None:
+    path = tmp_path / "owner"
+    with subprocess.Popen([sys.executable, "-c", ORPHAN, str(path)], cwd=ROOT) as playbook:
+        playbook.wait(20)
+    until = time.monotonic() + 20
+    while not path.exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert int(path.read_text()) == playbook.pid

@@ -26,7 +26,7 @@ def test_every_default_has_a_spec_and_every_spec_a_default(role: Path) -> None:
     assert set(options) == set(load(role / "defaults" / "main.yml"))
 
 
-DAY_TWO = re.compile("certificates|cluster_(backup|restore|upgrade)|node_(fence|reboot|replace|reset)")
+DAY_TWO = re.compile("certificates|cluster_(backup|restore|upgrade)|node_(fence|reboot|replace|reset)|volume_adopt")
 """Roles whose playbooks judge their variables in a plan of their own; and where a worker is let go, seconds count."""
 
 
