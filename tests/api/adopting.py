@@ -79,7 +79,7 @@ class Cluster:
         }
         meta = {"name": CLAIM, "labels": {"shop": "yes"}, "annotations": {"note": "kept"}}
         kube.request("POST", self.path("persistentvolumeclaims"), body={"metadata": meta, "spec": claim})
-        template = {
+        template: dict[str, Any] = {
             "metadata": {"labels": {"app": APP}},
             "spec": {
                 "containers": [{"name": "c", "image": "busybox:1"}],
@@ -90,8 +90,8 @@ class Cluster:
         deployment = {"replicas": 1, "selector": selector, "template": template, "strategy": {"type": "Recreate"}}
         made = kube.request("POST", self.path("deployments"), body={"metadata": {"name": APP}, "spec": deployment})
         above = self._reference("Deployment", made)
-        meta = {"name": f"{APP}-1", "ownerReferences": [above]}
-        body = {"metadata": meta, "spec": {"replicas": 0, "selector": selector, "template": template}}
+        replicas = {"name": f"{APP}-1", "ownerReferences": [above]}
+        body = {"metadata": replicas, "spec": {"replicas": 0, "selector": selector, "template": template}}
         self._set = kube.request("POST", self.path("replicasets"), body=body)
         self._template = template
 
@@ -200,11 +200,12 @@ class Cluster:
                 kube.request("DELETE", self.path("pods", pod["metadata"]["name"]) + "?gracePeriodSeconds=0")
             mine = []
         elif not mine and wanted and bound and "deletionTimestamp" not in bound[0]["metadata"]:
-            meta = {"name": f"{APP}-1-{self.ended}", "ownerReferences": [self._reference("ReplicaSet", self._set)]}
+            name = f"{APP}-1-{self.ended}"
+            meta = {"name": name, "ownerReferences": [self._reference("ReplicaSet", self._set)]}
             body = {"metadata": meta, "spec": {**self._template["spec"], "nodeName": self.node}}
             mine = [kube.request("POST", self.path("pods"), body=body)]
-            status = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
-            kube.request("PATCH", self.path("pods", meta["name"]) + "/status", body=status, headers=MERGE)
+            running = {"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}}
+            kube.request("PATCH", self.path("pods", name) + "/status", body=running, headers=MERGE)
         if mine:
             volume = volumes[bound[0]["spec"]["volumeName"]]["spec"]
             self._write(Path((volume.get("hostPath") or volume["local"])["path"]))
