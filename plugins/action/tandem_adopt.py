@@ -269,6 +269,8 @@ def resumed(api: moves.Api, parameters: dict[str, Any]) -> dict[str, Any]:
     try:
         moves.start(api, claim, entry["owners"], parameters["ready_seconds"])
         told = "the workload was started again as it was, and is Ready"
+    except moves.StillEndingError as error:
+        return {"changed": False, "told": [f"the workload is STOPPED: {error}"]}
     except TimeoutError as error:
         told = f"the workload was started again as it was, but: {error}"
     moves.save(api, claim, {**entry, "phase": adopting.COPYING, "stopped": 0})

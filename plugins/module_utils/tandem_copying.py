@@ -39,6 +39,9 @@ UNSUPPORTED = (errno.ENOTSUP, errno.ENODATA, errno.EOPNOTSUPP)
 GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ESTALE)
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+DELEGATION_SECONDS = 100.0
+"""On the NFS server a file that a client writes is the client's by delegation, and the first open asks for it back. A
+client that does not answer loses it after the lease time: 90 s where nobody changed it (fs/nfsd/netns.h)."""
 
 
 class CopyError(Exception):
@@ -321,7 +324,7 @@ class Folder:
     ) -> dict[str, Any]:
         known = self._memory.recall(path, seen)
         if known is None:
-            descriptor = os.open(name, READ, dir_fd=parent)
+            descriptor = self._open(name, parent)
             try:
                 asked, seen = time.time_ns(), os.fstat(descriptor)
                 os.fsync(descriptor)
@@ -333,6 +336,18 @@ class Folder:
         else:
             sha256, xattrs = known
         return {**self._meta("file", seen), "size": seen.st_size, "sha256": sha256, "xattrs": xattrs}
+
+    def _open(self, name: bytes, parent: int) -> int:
+        """Open a file for reading; not blocking, for a pipe may have taken its place, and so asked again."""
+        end = time.monotonic() + DELEGATION_SECONDS
+        while True:
+            try:
+                return os.open(name, READ, dir_fd=parent)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise
+            self._tick()
+            time.sleep(0.05)
 
     def checksum(self, descriptor: int, _path: str = "", _size: int = 0) -> str:
         """The sha256 of an open file."""
@@ -389,7 +404,7 @@ class Folder:
         folder, _, name = raw(path).rpartition(b"/")
         try:
             with below(root, folder) as parent:
-                descriptor = os.open(name, READ, dir_fd=parent)
+                descriptor = self._open(name, parent)
         except OSError as error:
             if error.errno not in GONE:
                 raise

@@ -226,9 +226,40 @@ def _scale(api: Kube, path: str, replicas: int) -> None:
         api.request("PATCH", path, body={"spec": {"replicas": replicas}}, headers=MERGE)
 
 
+def _pods(api: Kube, claim: str) -> list[Mapping[str, Any]]:
+    return users(claim.partition("/")[2], World(pods=api.get(pods_path(claim))["items"]))
+
+
 def _using(api: Kube, claim: str) -> str:
-    pods = users(claim.partition("/")[2], World(pods=api.get(pods_path(claim))["items"]))
-    return ", ".join(pod["metadata"]["name"] for pod in pods)
+    return ", ".join(pod["metadata"]["name"] for pod in _pods(api, claim))
+
+
+class StillEndingError(TimeoutError):
+    """The workload's old pods do not end, and it was not started beside them."""
+
+
+def ended(api: Kube, claim: str) -> None:
+    """Wait until the claim's pods have ended: a Deployment that is scaled up starts new ones beside those that end.
+
+    Pods that nobody has told to end for all that time (the controller-manager is away) are kept when it is scaled up.
+
+    Raises:
+        KubeError: the API refused.
+        StillEndingError: one was told to end, and is there for a minute longer than it may take.
+    """
+    pods = _pods(api, claim)
+    grace = max((pod["spec"].get("terminationGracePeriodSeconds", 30) for pod in pods), default=0)
+    try:
+        until(
+            lambda: _using(api, claim),
+            grace + PATIENCE_SECONDS,
+            f"the pods of {claim} end",
+            "two at once would write, so it stays stopped: make sure that the pod's node is off or that its process "
+            "has ended, delete the pod, then the same command",
+        )
+    except TimeoutError as error:
+        if any("deletionTimestamp" in pod["metadata"] for pod in _pods(api, claim)):
+            raise StillEndingError(str(error)) from None
 
 
 def start(api: Kube, claim: str, owners: Sequence[Mapping[str, Any]], seconds: float) -> None:
@@ -236,8 +267,12 @@ def start(api: Kube, claim: str, owners: Sequence[Mapping[str, Any]], seconds: f
 
     Raises:
         KubeError: the API refused.
+        StillEndingError: pods of before the stop do not end; nothing was started.
         TimeoutError: they are not Ready in time.
     """
+    stopped = [there for each in owners if (there := api.find(_owner(claim, each))) is not None]
+    if any(there["spec"].get("replicas", 1) == 0 for there in stopped):
+        ended(api, claim)
     for each in owners:
         there = api.find(_owner(claim, each))
         if there is not None and there["spec"].get("replicas", 1) == 0:

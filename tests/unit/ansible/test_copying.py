@@ -6,6 +6,8 @@ import json
 import os
 import random
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -202,3 +204,35 @@ def test_a_list_of_somebody_else_is_refused(pair: Pair) -> None:
     (pair.exchange / copying.SOURCE).write_text(json.dumps({"entries": {}, "data": "../x", "numbers": {}}))
     with pytest.raises(copying.CopyError, match="no list of ours"):
         pair.side("target").place(pair.exchange)
+
+
+HOLDER = """
+import fcntl, os, signal, sys, time
+descriptor = os.open(sys.argv[1], os.O_RDWR)
+
+def asked_back(*_):
+    time.sleep(0.5)
+    fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+signal.signal(signal.SIGIO, asked_back)
+fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_file_that_a_client_has_by_delegation_is_asked_back(pair: Pair) -> None:
+    """As the NFS server's own disk shows it: a lease, which an open that does not block breaks and is refused by."""
+    path = pair.source / "journal"
+    path.write_text("0\n")
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(path)], stdout=subprocess.PIPE, text=True) as holder:
+        try:
+            assert holder.stdout
+            assert holder.stdout.readline() == "held\n"
+            with pytest.raises(BlockingIOError):
+                os.open(path, copying.READ)
+            pair.copy()
+        finally:
+            holder.kill()
+    assert pair.differences() == []
+    assert (pair.target / "journal").read_text() == "0\n"
