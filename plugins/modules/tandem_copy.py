@@ -9,6 +9,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -147,12 +148,16 @@ def opened(exchange: Path, owner: int) -> None:
 
 
 def closed(exchange: Path, memory: Path) -> bool:
-    """Remove the exchange, and what this machine remembers; whether there was either."""
+    """Remove the exchange, and what this machine remembers; whether there was either.
+
+    A client of the share may still see for seconds what the server has removed.
+    """
     there = exchange.exists() or memory.exists()
-    if exchange.exists():
+    with suppress(FileNotFoundError):
         shutil.rmtree(exchange)
-    if exchange.parent.is_dir() and not list(exchange.parent.iterdir()):
-        exchange.parent.rmdir()
+    with suppress(FileNotFoundError):
+        if not list(exchange.parent.iterdir()):
+            exchange.parent.rmdir()
     memory.unlink(missing_ok=True)
     return there
 
