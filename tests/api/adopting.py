@@ -234,6 +234,10 @@ class Cluster:
         for path in (f"/api/v1/nodes/{self.node}", "/api/v1/namespaces/kube-system/configmaps/tandem-adopt"):
             if kube.find(path) is not None:
                 kube.request("DELETE", path)
+        for plural in ("deployments", "replicasets", "pods"):
+            for item in kube.get(self.path(plural))["items"]:
+                path = self.path(plural, item["metadata"]["name"])
+                kube.request("DELETE", f"{path}?gracePeriodSeconds=0&propagationPolicy=Background")
 
     # --- what a test asks --------------------------------------------------------------------------------------
 
