@@ -12,7 +12,7 @@ from ansible.plugins.action import ActionBase
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
 from plugins.module_utils import tandem_lock  # noqa: E402
-from plugins.module_utils.tandem_kube import Kube, KubeError, StrangerError  # noqa: E402
+from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
 
 DOCUMENTATION = """
 module: tandem_lock
@@ -74,8 +74,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             result.update(failed=True, msg=str(error))
         except KubeError as error:
             # An API server that starts answers nobody, and then forbids all, before it knows its own rules.
-            away = not isinstance(error, StrangerError) and (error.status in (0, 403, 429) or error.status >= 500)
-            result.update(failed=True, msg=str(error), away=away)
+            result.update(failed=True, msg=str(error), away=error.away or error.status == 403)
         return result
 
     def _hold(self, kubeconfig: str) -> dict[str, Any]:

@@ -27,9 +27,19 @@ class KubeError(Exception):
         super().__init__(message)
         self.status = status
 
+    @property
+    def away(self) -> bool:
+        """Whether the API server did not answer, or not for good: asking again makes sense."""
+        return self.status in (0, 429) or self.status >= 500
+
 
 class StrangerError(KubeError):
-    """What answers is not the API server that the kubeconfig is for; asking again is of no use."""
+    """What answers is not the API server that the kubeconfig is for."""
+
+    @property
+    def away(self) -> bool:
+        """No: whoever asks again is told the same."""
+        return False
 
 
 class _Connection(http.client.HTTPSConnection):

@@ -49,7 +49,7 @@ class Api(Kube):
             try:
                 return super().request(method, path, body, headers)
             except KubeError as error:
-                if (error.status and error.status != 429 and error.status < 500) or time.monotonic() > until:
+                if not error.away or time.monotonic() > until:
                     raise
             time.sleep(POLL_SECONDS)
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from plugins.module_utils import tandem_lock as lock
-from plugins.module_utils.tandem_kube import KubeError
+from plugins.module_utils.tandem_kube import KubeError, StrangerError
 
 OURS, THEIRS = "us", "them"
 ROOT = Path(__file__).resolve().parents[3]
@@ -187,6 +187,20 @@ def test_the_end_of_a_killed_process_is_seen_at_once() -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize(
+    ("error", "away"),
+    [
+        (KubeError("does not answer"), True),
+        (KubeError("too many", 429), True),
+        (KubeError("starting", 503), True),
+        (KubeError("conflict", 409), False),
+        (StrangerError("another cluster's certificate"), False),
+    ],
+)
+def test_who_is_asked_again(error: KubeError, away: bool) -> None:
+    assert error.away == away
 
 
 def test_a_keeper_without_an_owner_does_not_start() -> None:
