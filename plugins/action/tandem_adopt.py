@@ -202,7 +202,7 @@ def judged(parameters: dict[str, Any]) -> dict[str, Any]:
     told = [f"{adopting.mib(source['bytes'])} in {source['files']} entries; {adopting.mib(target['free'])} free"]
     if adopting.mixed(source) and parameters["squash"] == "root_squash" and not parameters["way_back"]:
         told.append("files of root and of nobody lie side by side: after a way back all of them would be nobody's")
-    return {"refusals": adopting.space_refusals(claim, source, target, 0, place), "told": told}
+    return {"refusals": adopting.space_refusals(claim, source, target, place), "told": told}
 
 
 def prepared(api: moves.Api, parameters: dict[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ansible.plugins.action import ActionBase
 sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
 
 from plugins.module_utils import tandem_lock  # noqa: E402
-from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
+from plugins.module_utils.tandem_kube import MERGE, Kube, KubeError  # noqa: E402
 from plugins.module_utils.tandem_kubelet_objects import delete_pod  # noqa: E402
 from plugins.module_utils.tandem_release import (  # noqa: E402
     TAINT,
@@ -247,7 +247,6 @@ def _taint(api: Kube, name: str, taint: dict[str, Any] | None, known: dict[str, 
     Raises:
         KubeError: the API refused, or somebody else wrote the node each time.
     """
-    headers = {"Content-Type": "application/merge-patch+json"}
     for attempt in range(1, ATTEMPTS + 1):
         node = known if known is not None and attempt == 1 else api.get(f"/api/v1/nodes/{name}")
         others = [each for each in node["spec"].get("taints") or [] if each["key"] != TAINT]
@@ -257,7 +256,7 @@ def _taint(api: Kube, name: str, taint: dict[str, Any] | None, known: dict[str, 
             "spec": {"taints": [*others, *([taint] if taint else [])]},
         }
         try:
-            api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=headers)
+            api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=MERGE)
         except KubeError as error:
             if error.status != 409 or attempt == ATTEMPTS:
                 raise

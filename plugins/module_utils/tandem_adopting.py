@@ -275,23 +275,20 @@ def _of_owners(claim: str, entry: Mapping[str, Any] | None, todo: str, world: Wo
     return found
 
 
-def space_refusals(
-    claim: str, source: Mapping[str, Any], target: Mapping[str, Any], there: int, place: str
-) -> list[str]:
+def space_refusals(claim: str, source: Mapping[str, Any], target: Mapping[str, Any], place: str) -> list[str]:
     """What of the data forbids it.
 
     Args:
         claim: the claim.
         source: the folder with the data, as it was measured.
         target: the file system that takes them.
-        there: bytes of them that are there already.
         place: how the place that takes them is called.
     """
     where, found = f"claim {claim}", []
     if source["devices"]:
         rule = "files, folders, links and pipes are copied"
         found.append(refusal(where, "devices", source["devices"], rule, "remove them, or move it by hand"))
-    needed = int(max(0, source["bytes"] - there) * MARGIN) + MARGIN_BYTES
+    needed = int(source["bytes"] * MARGIN) + MARGIN_BYTES
     if target["free"] < needed:
         value = f"{mib(target['free'])} free"
         rule = f"at least {mib(needed)}: {mib(source['bytes'])} of data, and a margin"
@@ -318,8 +315,8 @@ def record(claim: str, todo: str, world: World, site: Site) -> dict[str, Any]:
         # Stopped by the move that is turned round: they are at 0 now, and what they were is in the record alone.
         live = before["owners"] if before["phase"] == STARTING else owners(name, world)
         return {**before, "direction": direction, "phase": COPYING, "owners": live}
-    assert world.claim is not None  # noqa: S101
-    assert world.volume is not None  # noqa: S101
+    if world.claim is None or world.volume is None:
+        raise ValueError(f"claim {claim}: a claim without a volume has no record; `refusals` tells it first")
     meta, spec = world.claim["metadata"], world.claim["spec"]
     node = data_node(claim, world, site, back=todo == RETURN)
     kind, path = kind_of(world.volume)

@@ -1,7 +1,8 @@
-"""A small client of the Kubernetes API for our read-only modules: a kubeconfig, JSON in, JSON out.
+"""A small client of the Kubernetes API for our modules: a kubeconfig, JSON in, JSON out.
 
 The modules run on the control node many times a run; importing the full client takes longer than all their requests.
-Writing is left to kubernetes.core.
+What it writes are steps of a protocol (a lock, a drain, a move) with versions and UIDs as preconditions; plain objects
+are left to kubernetes.core.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import ssl
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import yaml
 
 TIMEOUT_SECONDS = 15
+MERGE: Final = {"Content-Type": "application/merge-patch+json"}
+"""Header of a PATCH whose body is laid over the object (RFC 7386)."""
 
 
 class KubeError(Exception):
@@ -139,6 +142,26 @@ class Kube:
         except KubeError as error:
             if error.status == 404:
                 return None
+            raise
+
+
+def delete(api: Kube, path: str, uid: str, **options: Any) -> None:
+    """Delete one object; one that went meanwhile, or whose name is another's by now, is left.
+
+    Args:
+        api: the cluster.
+        path: the object's path.
+        uid: its UID: another object of its name stays.
+        options: further fields of DeleteOptions, by their API names.
+
+    Raises:
+        KubeError: the API refused or cannot be reached.
+    """
+    body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}, **options}
+    try:
+        api.request("DELETE", path, body=body)
+    except KubeError as error:
+        if error.status not in (404, 409):
             raise
 
 

@@ -5,23 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .tandem_kube import Kube, KubeError  # relative: machines and the control node import this under two names
+from .tandem_kube import Kube, delete  # relative: machines and the control node import this under two names
 
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
-
-
-def _delete(api: Kube, path: str, uid: str, **options: Any) -> None:
-    """Delete one object; one that went meanwhile, or whose name is another's by now, is left.
-
-    Raises:
-        KubeError: the API refused or cannot be reached.
-    """
-    body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}, **options}
-    try:
-        api.request("DELETE", path, body=body)
-    except KubeError as error:
-        if error.status not in (404, 409):
-            raise
 
 
 def delete_pod(api: Kube, pod: Mapping[str, Any]) -> None:
@@ -31,7 +17,7 @@ def delete_pod(api: Kube, pod: Mapping[str, Any]) -> None:
         KubeError: the API refused or cannot be reached.
     """
     namespace, _, name = pod["name"].partition("/")
-    _delete(api, f"/api/v1/namespaces/{namespace}/pods/{name}", pod["uid"], gracePeriodSeconds=0)
+    delete(api, f"/api/v1/namespaces/{namespace}/pods/{name}", pod["uid"], gracePeriodSeconds=0)
 
 
 def remove_node(api: Kube, node: Mapping[str, Any]) -> None:
@@ -43,5 +29,5 @@ def remove_node(api: Kube, node: Mapping[str, Any]) -> None:
     name = node["metadata"]["name"]
     lease = api.find(f"{LEASES}/{name}")
     if lease is not None:
-        _delete(api, f"{LEASES}/{name}", lease["metadata"]["uid"])
-    _delete(api, f"/api/v1/nodes/{name}", node["metadata"]["uid"])
+        delete(api, f"{LEASES}/{name}", lease["metadata"]["uid"])
+    delete(api, f"/api/v1/nodes/{name}", node["metadata"]["uid"])

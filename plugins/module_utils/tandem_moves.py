@@ -10,14 +10,13 @@ from typing import Any, Final
 
 from .tandem_adopting import MOVED
 from .tandem_claims import OTHERS, World, key_of, users
-from .tandem_kube import Kube, KubeError
+from .tandem_kube import MERGE, Kube, KubeError
 from .tandem_lock import owner
 
 RECORD: Final = "/api/v1/namespaces/kube-system/configmaps"
 RECORD_NAME: Final = "tandem-adopt"
 """Beside the Lease of the run: one key for each claim that was moved."""
 VOLUMES: Final = "/api/v1/persistentvolumes"
-MERGE: Final = {"Content-Type": "application/merge-patch+json"}
 PLURALS: Final = {"Deployment": "deployments", "StatefulSet": "statefulsets"}
 POLL_SECONDS = 0.5
 PATIENCE_SECONDS = 60.0

@@ -10,8 +10,13 @@ from typing import Any
 
 from .tandem_adopting import claim_body
 from .tandem_claims import ROLE, SPARE, spare_of
-from .tandem_kube import Kube, KubeError  # relative: machines and the control node import this under two names
-from .tandem_moves import MERGE, VOLUMES, claims_path, pods_path, post, until
+from .tandem_kube import (  # relative: machines and the control node import this under two names
+    MERGE,
+    Kube,
+    KubeError,
+    delete,
+)
+from .tandem_moves import VOLUMES, claims_path, pods_path, post, until
 
 
 def bind(
@@ -179,7 +184,7 @@ def _remove(api: Kube, path: str, seconds: float) -> None:
     if there is None:
         return
     uid = there["metadata"]["uid"]
-    _delete(api, path, uid)
+    delete(api, path, uid)
     until(
         lambda: _left(api.find(path), uid),
         seconds,
@@ -218,17 +223,3 @@ def exchange(
         _remove(api, path, seconds)
     remove_spare(api, claim, seconds)
     bind(api, claim, name, content, there, class_name, seconds)
-
-
-def _delete(api: Kube, path: str, uid: str, **options: Any) -> None:
-    """Delete one object by its UID; one that went meanwhile is left.
-
-    Raises:
-        KubeError: the API refused.
-    """
-    body = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": {"uid": uid}, **options}
-    try:
-        api.request("DELETE", path, body=body)
-    except KubeError as error:
-        if error.status not in (404, 409):
-            raise

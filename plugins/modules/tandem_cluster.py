@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tandem_kube import Kube, KubeError
+from ansible.module_utils.tandem_kube import MERGE, Kube, KubeError
 
 DOCUMENTATION = """
 module: tandem_cluster
@@ -149,7 +149,7 @@ def node_restriction(api: Kube, nodes: dict[str, Any]) -> dict[str, Any]:
     headers = {
         "Impersonate-User": f"system:node:{workers[0]}",
         "Impersonate-Group": "system:nodes",
-        "Content-Type": "application/merge-patch+json",
+        **MERGE,
     }
     body = {"metadata": {"labels": {"tandem-ha.io/node-restriction-test": "yes"}}}
     try:

@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tandem_kube import Kube, KubeError
+from ansible.module_utils.tandem_kube import MERGE, Kube, KubeError
 from ansible.module_utils.tandem_release import ready, serving, waiting_for
 from ansible.module_utils.tandem_whole import (
     REBOOT,
@@ -97,7 +97,6 @@ services:
 
 POLL_SECONDS = 0.5
 KINDS = (("deployments", "Deployment"), ("statefulsets", "StatefulSet"), ("daemonsets", "DaemonSet"))
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 class DrainError(Exception):

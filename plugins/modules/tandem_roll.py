@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.tandem_kube import Kube, KubeError
+from ansible.module_utils.tandem_kube import MERGE, Kube, KubeError
 
 DOCUMENTATION = """
 module: tandem_roll
@@ -93,7 +93,7 @@ def roll(api: Kube, workload: dict[str, Any], timeout_seconds: float) -> None:
             if not holder:
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
                 body = {"spec": {"template": {"metadata": {"annotations": {ANNOTATION: stamp}}}}}
-                api.request("PATCH", path, body=body, headers={"Content-Type": "application/merge-patch+json"})
+                api.request("PATCH", path, body=body, headers=MERGE)
                 started, reason = True, "its new pods are not available"
             else:
                 reason = f"PodDisruptionBudget {holder} allows no disruption"

@@ -248,9 +248,9 @@ def test_longhorns_volume_is_read_where_its_pod_runs() -> None:
 def test_room_for_the_data() -> None:
     source = {"bytes": 10 * 2**30, "files": 100, "devices": [], "owners": [0]}
     wide = {"free": 20 * 2**30, "inodes": 1000}
-    assert adopting.space_refusals(CLAIM, source, wide, 0, "share") == []
+    assert adopting.space_refusals(CLAIM, source, wide, "share") == []
     narrow = {"free": 10 * 2**30, "inodes": 50}
-    found = adopting.space_refusals(CLAIM, {**source, "devices": ["x"]}, narrow, 0, "share")
+    found = adopting.space_refusals(CLAIM, {**source, "devices": ["x"]}, narrow, "share")
     assert len(found) == 3
     assert "10240 MiB of data, and a margin" in found[1]
 
