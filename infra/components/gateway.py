@@ -11,6 +11,7 @@ from pulumi_kubernetes.meta.v1 import ObjectMetaArgs
 from pulumi_kubernetes.networking.v1 import IngressClass, IngressClassSpecArgs
 from pulumi_kubernetes.rbac.v1 import PolicyRuleArgs, Role, RoleBinding, RoleRefArgs, SubjectArgs
 
+from infra.components._controller import RBAC_GROUP
 from infra.components._names import check_image, check_name, labels_of
 from infra.components._parts import Part, check_quantity, check_range
 from infra.components.node_agent import NodeAgent, NodeAgentArgs
@@ -24,8 +25,6 @@ CONTROLLER: Final = "tandem-ha.io/gateway"
 REQUESTS_PORT: Final = 8000
 DRAIN_SECONDS: Final = 15
 """5 s in which it says that it is about to end and serves on, and 10 s for requests under way."""
-
-_RBAC: Final = "rbac.authorization.k8s.io"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +103,7 @@ class Gateway(pulumi.ComponentResource):
         binding = RoleBinding(
             NAME,
             metadata=there,
-            role_ref=RoleRefArgs(api_group=_RBAC, kind="Role", name=NAME),
+            role_ref=RoleRefArgs(api_group=RBAC_GROUP, kind="Role", name=NAME),
             subjects=[SubjectArgs(kind="ServiceAccount", name=NAME, namespace=args.namespace)],
             opts=child,
         )

@@ -26,6 +26,7 @@ from pulumi_kubernetes.rbac.v1 import (
     SubjectArgs,
 )
 
+from infra.components._controller import RBAC_GROUP
 from infra.components._names import check_image, check_name, labels_of
 from infra.components._parts import Part, check_range
 from infra.components._pod import container_security, pod_security, tolerations_of, worker_affinity
@@ -40,7 +41,6 @@ BY: Final = f"CronJob {NAME}"
 RUN_SECONDS: Final = 1800
 """After so long a run ends, wherever it is; the next one looks anew."""
 
-_RBAC: Final = "rbac.authorization.k8s.io"
 _CRON_FIELD: Final = r"(\*|[0-9A-Za-z]+(-[0-9A-Za-z]+)?)(/[0-9]+)?"
 _CRON: Final = re.compile(rf"({_CRON_FIELD}(,{_CRON_FIELD})*\s+){{4}}{_CRON_FIELD}(,{_CRON_FIELD})*")
 
@@ -152,14 +152,14 @@ class Rebalancer(pulumi.ComponentResource):
             RoleBinding(
                 NAME,
                 metadata=self._metadata(),
-                role_ref=RoleRefArgs(api_group=_RBAC, kind="Role", name=NAME),
+                role_ref=RoleRefArgs(api_group=RBAC_GROUP, kind="Role", name=NAME),
                 subjects=account,
                 opts=self._child,
             ),
             ClusterRoleBinding(
                 NAME,
                 metadata=self._metadata(full_name, cluster=True),
-                role_ref=RoleRefArgs(api_group=_RBAC, kind="ClusterRole", name=full_name),
+                role_ref=RoleRefArgs(api_group=RBAC_GROUP, kind="ClusterRole", name=full_name),
                 subjects=account,
                 opts=self._child,
             ),

@@ -15,6 +15,8 @@ from typing import Final
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from tandem.runtime._serving import listening
+
 Check = Callable[[], str | None]
 """None when all is well, else what is wrong."""
 
@@ -70,13 +72,8 @@ class Health:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, host or None, port)
-            await site.start()
-            yield int(runner.addresses[0][1])
-        finally:
-            await runner.cleanup()
+        async with listening(runner, host, port) as taken:
+            yield taken
 
     async def _healthz(self, _: web.Request) -> web.Response:
         return _answer(self.live.run())

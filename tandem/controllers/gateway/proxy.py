@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from yarl import URL
 
 from tandem.controllers.gateway.routes import Upstream
+from tandem.runtime._serving import listening
 from tandem.runtime.health import Check
 from tandem.runtime.logging import get_logger
 
@@ -127,13 +128,8 @@ class Proxy:
             runner = web.AppRunner(
                 app, access_log=None, handle_signals=False, shutdown_timeout=drain_seconds, auto_decompress=False
             )
-            await runner.setup()
-            try:
-                site = web.TCPSite(runner, host or None, port)
-                await site.start()
-                yield int(runner.addresses[0][1])
-            finally:
-                await runner.cleanup()
+            async with listening(runner, host, port) as taken:
+                yield taken
 
     async def _handle(self, request: web.Request, session: aiohttp.ClientSession) -> web.StreamResponse:
         path = request.raw_path.split("?", 1)[0]
