@@ -49,9 +49,9 @@ class Pulumi(Recipe):
             {"pulumi": "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi"},
             Stamp({"github.com/pulumi/pulumi/sdk/v3/go/common/version.Version": cli}, ("pulumi", "version"), cli),
         )
-        source = Path(
-            bench.run.output("go", "list", "-m", "-f", "{{.Dir}}", PROVIDER, cwd=module, env=environment()).strip()
-        )
+        # `go list` names no folder for a module that nothing was compiled from yet; a download does, and checks go.sum.
+        said = bench.run.output("go", "mod", "download", "-json", PROVIDER, cwd=module, env=environment())
+        source = Path(json.loads(said)["Dir"])
         for name in _EMBEDDED:
             # as the module's own generator does: compact, the schema with its version
             content = json.loads((source / "cmd/pulumi-resource-kubernetes" / name).read_text())
