@@ -12,6 +12,8 @@ REBOOT: Final = "tandem-ha.io/reboot"
 """Annotation of a node that a reboot took out: the boot id that it had. By it a killed run knows how far it came."""
 
 HOSTNAME: Final = "kubernetes.io/hostname"
+STAYING: Final = ("DaemonSet", "Node")
+"""Controllers whose pods belong to their node and serve nowhere else; a static pod's is its Node."""
 
 
 def named(item: Mapping[str, Any]) -> str:
@@ -72,7 +74,7 @@ def leaving(pods: Iterable[Mapping[str, Any]], node: str) -> dict[str, list[Mapp
         owner = controller(pod)
         static = "kubernetes.io/config.mirror" in (pod["metadata"].get("annotations") or {})
         ended = pod["status"].get("phase") in ("Succeeded", "Failed")
-        if pod["spec"].get("nodeName") != node or static or ended or owner.get("kind") in ("DaemonSet", "Node"):
+        if pod["spec"].get("nodeName") != node or static or ended or owner.get("kind") in STAYING:
             continue
         found["evicted" if owner else "bare"].append(pod)
     return found
@@ -101,7 +103,7 @@ def baskets(pods: Sequence[Mapping[str, Any]], node: str) -> tuple[list[str], di
     where: dict[str, list[Mapping[str, Any]]] = {}
     for pod in pods:
         owner = controller(pod)
-        if owner and owner["kind"] != "DaemonSet" and pod_ready(pod):
+        if owner and owner["kind"] not in STAYING and pod_ready(pod):
             where.setdefault(owner["uid"], []).append(pod)
     crowded, alone = [], {}
     for uid, mine in where.items():

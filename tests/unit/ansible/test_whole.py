@@ -87,6 +87,9 @@ def test_what_is_alone_and_what_is_crowded() -> None:
         pod("crowd-2", "w1", "crowd"),
         pod("half-1", "w1", "half"),
         pod("half-2", "w2", "half", ready=False),
+        pod("agent", "w1", "agent", kind="DaemonSet"),
+        pod("etcd-w1", "w1", "w1", kind="Node"),
+        pod("kube-apiserver-w1", "w1", "w1", kind="Node"),
     ]
     crowded, alone = whole.baskets(pods, "w1")
     assert crowded == ["n/ReplicaSet/crowd"]
