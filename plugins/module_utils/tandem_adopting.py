@@ -305,7 +305,11 @@ def mib(size: float) -> str:
 
 
 def record(claim: str, todo: str, world: World, site: Site) -> dict[str, Any]:
-    """The record of a move that begins, or begins again before its workload was stopped."""
+    """The record of a move that begins, or begins again before its workload was stopped.
+
+    Raises:
+        ValueError: the claim has no volume.
+    """
     name, before = claim.partition("/")[2], dict(entry_of(claim, world) or {})
     if before and _resumes(todo, before) and before["phase"] not in (COPYING, DONE):
         return before
@@ -316,7 +320,7 @@ def record(claim: str, todo: str, world: World, site: Site) -> dict[str, Any]:
         live = before["owners"] if before["phase"] == STARTING else owners(name, world)
         return {**before, "direction": direction, "phase": COPYING, "owners": live}
     if world.claim is None or world.volume is None:
-        raise ValueError(f"claim {claim}: a claim without a volume has no record; `refusals` tells it first")
+        raise ValueError(f"claim {claim} has no volume; what forbids a move is asked first (`refusals`)")
     meta, spec = world.claim["metadata"], world.claim["spec"]
     node = data_node(claim, world, site, back=todo == RETURN)
     kind, path = kind_of(world.volume)
