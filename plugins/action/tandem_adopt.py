@@ -11,14 +11,14 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 # The functions live beside this folder; they are found from the project's root.
-sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from plugins.module_utils import tandem_adopting as adopting  # noqa: E402
-from plugins.module_utils import tandem_moves as moves  # noqa: E402
-from plugins.module_utils import tandem_rebinding as rebinding  # noqa: E402
-from plugins.module_utils.tandem_claims import CLAIM, Site, World, kind_of, pod_path, spare_of, users  # noqa: E402
-from plugins.module_utils.tandem_kube import KubeError  # noqa: E402
-from plugins.module_utils.tandem_release import refusal  # noqa: E402
+from plugins.module_utils import tandem_adopting as adopting
+from plugins.module_utils import tandem_moves as moves
+from plugins.module_utils import tandem_rebinding as rebinding
+from plugins.module_utils.tandem_claims import CLAIM, Site, World, kind_of, pod_path, spare_of, users
+from plugins.module_utils.tandem_kube import KubeError
+from plugins.module_utils.tandem_release import refusal
 
 DOCUMENTATION = """
 module: tandem_adopt

@@ -13,12 +13,12 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 # The functions live beside this folder; they are found from the project's root.
-sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from plugins.module_utils import tandem_lock  # noqa: E402
-from plugins.module_utils.tandem_kube import MERGE, Kube, KubeError  # noqa: E402
-from plugins.module_utils.tandem_kubelet_objects import delete_pod  # noqa: E402
-from plugins.module_utils.tandem_release import (  # noqa: E402
+from plugins.module_utils import tandem_lock
+from plugins.module_utils.tandem_kube import MERGE, Kube, KubeError
+from plugins.module_utils.tandem_kubelet_objects import delete_pod
+from plugins.module_utils.tandem_release import (
     TAINT,
     Volumes,
     addresses,

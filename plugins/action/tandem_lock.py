@@ -9,10 +9,10 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 # The lock lives beside this folder; it is found from the project's root.
-sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from plugins.module_utils import tandem_lock  # noqa: E402
-from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
+from plugins.module_utils import tandem_lock
+from plugins.module_utils.tandem_kube import Kube, KubeError
 
 DOCUMENTATION = """
 module: tandem_lock

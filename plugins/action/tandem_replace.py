@@ -10,11 +10,11 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 
 # The functions live beside this folder; they are found from the project's root.
-sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from plugins.module_utils.tandem_kube import Kube, KubeError  # noqa: E402
-from plugins.module_utils.tandem_kubelet_objects import delete_pod, remove_node  # noqa: E402
-from plugins.module_utils.tandem_replacing import bound, replacement_refusals, reset_refusals, told  # noqa: E402
+from plugins.module_utils.tandem_kube import Kube, KubeError
+from plugins.module_utils.tandem_kubelet_objects import delete_pod, remove_node
+from plugins.module_utils.tandem_replacing import bound, replacement_refusals, reset_refusals, told
 
 DOCUMENTATION = """
 module: tandem_replace

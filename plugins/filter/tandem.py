@@ -13,9 +13,9 @@ import yaml
 from ansible.errors import AnsibleFilterError
 
 # The pure functions live beside this folder and use the package `tandem`; both are found from the project's root.
-sys.path[:0] = [root] if (root := str(Path(__file__).resolve().parents[2])) not in sys.path else []
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from plugins.module_utils import (  # noqa: E402
+from plugins.module_utils import (
     tandem_certificates,
     tandem_differences,
     tandem_findings,
@@ -27,7 +27,7 @@ from plugins.module_utils import (  # noqa: E402
     tandem_tuning,
     tandem_upgrades,
 )
-from tandem import recovery  # noqa: E402
+from tandem import recovery
 
 
 def _plain(value: Any) -> Any:
