@@ -288,6 +288,13 @@ def replace(
 
 
 @app.command()
+def remove(node: NodeArgument, name: NameOption = None) -> None:
+    """Take NODE out of the lab, its disk too: the way back of `up --with NODE`."""
+    at = _lab(name).remove(node)
+    out.print(f"{node} lost power{_at(at)}, and is gone" if at else f"{node} was off; it is gone")
+
+
+@app.command()
 def freeze(node: NodeArgument, name: NameOption = None) -> None:
     """Stop NODE as a hung kernel would be; `thaw` lets it go on."""
     out.print(f"{node} is frozen{_at(_lab(name).freeze(node))}")

@@ -37,6 +37,7 @@ class Handler:
             "ensure": self._ensure,
             "power_on": self._power_on,
             "power_off": self._power_off,
+            "remove": self._remove,
             "freeze": self._freeze,
             "thaw": self._thaw,
             "cut": self._cut,
@@ -84,6 +85,9 @@ class Handler:
 
     async def _power_off(self, request: Request) -> Reply:
         return {"at": await self._lab.machine(request["node"]).power_off()}
+
+    async def _remove(self, request: Request) -> Reply:
+        return {"at": await self._lab.remove(request["node"])}
 
     async def _freeze(self, request: Request) -> Reply:
         return {"at": await self._lab.machine(request["node"]).freeze()}

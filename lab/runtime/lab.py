@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from lab.runtime import control, faults, launch, ssh, teardown
-from lab.runtime.errors import LabError, NotBuiltError, NotRunningError
+from lab.runtime.errors import LabError, NotBuiltError, NotRunningError, UsageError
 from lab.runtime.faults import Cut
 from lab.runtime.lock import folder_lock
 from lab.runtime.paths import LabPaths
@@ -177,6 +177,24 @@ class Lab:
             self.power_on(node, wait=False)
         if wait:
             launch.wait_for_ssh(self.paths, find_node(node), lambda _phase: None)
+        return at
+
+    def remove(self, node: str) -> float | None:
+        """Take NODE out of the lab, with its disk and its cable; only a machine that `up` adds on request.
+
+        Returns:
+            The time right after the plug was pulled, in seconds since the epoch; None when it was off already.
+
+        Raises:
+            UsageError: one of the four that every lab has.
+        """
+        if not find_node(node).optional:
+            raise UsageError(f"{node} belongs to every lab; `power-off` and `replace` are for it, `down` ends the lab")
+        with folder_lock(self.paths):
+            at: float | None = self._ask("remove", node=node)["at"]
+            ssh.forget(self.paths, node)
+            self.paths.disk(node).unlink(missing_ok=True)
+            ssh.prepare(self.paths, [find_node(name) for name in self._machines()])
         return at
 
     def freeze(self, node: str) -> float:

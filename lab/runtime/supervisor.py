@@ -106,6 +106,21 @@ class Supervisor:
             self.degraded.pop(name, None)
         return name, started
 
+    async def remove(self, name: str) -> float | None:
+        """Pull NAME's plug and its cable, and know of it no more; the time right after, None when it was off already.
+
+        Raises:
+            LabError: it does not end, or its cable cannot be taken away; repeating this is safe.
+        """
+        machine = self.machine(name)
+        at = await machine.power_off()
+        await self.heal(name)
+        async with self._network:
+            await self.children.run("ip", "link", "delete", "dev", machine.node.tap)
+            self.machines.pop(name)
+            self.degraded.pop(name, None)
+        return at
+
     async def cut(self, cuts: list[Cut]) -> float:
         """Add CUTS to those in force; the time (seconds since the epoch) right after.
 

@@ -14,18 +14,20 @@ from typing import Any
 
 import pytest
 
-from lab.demo import gather_writers, kubectl, kubectl_json, workers_of
+from lab.demo import NAMESPACE, gather_writers, kubectl, kubectl_json, workers_of
 from lab.runtime import Lab
 from lab.story import ROOT, Story, project_environment
 from tandem.drill import oracle
 from tests.conftest import PROFILE, wait_until
-from tests.drill.test_reboot import whole
+from tests.drill.test_reboot import pods, whole
 from tests.drill.test_release import APP, SERVER, WORKERS, Clients, journal, on, reads_the_share, ready, told, volume_of
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(5400)]
 
 GONE = ("-e", "tandem_old_machine_gone=true")
 SITE_SECONDS = 1800
+NEW = "w3"
+SERVICE = "kubernetes.io/service-name"
 MOMENTS = tuple(float(text) for text in os.environ.get("TANDEM_REPLACE_MOMENTS", "25,60,150").split(","))
 """Before the old machine's Node goes, while the machine is set up, and while it joins."""
 
@@ -55,6 +57,13 @@ def changed(done: subprocess.CompletedProcess[str]) -> list[str]:
     return re.findall(r"changed=[1-9]\d*", told(done))
 
 
+def places(app: str) -> set[str]:
+    """The nodes of an app's ready endpoints."""
+    slices = kubectl_json("get", "endpointslices", f"--namespace={NAMESPACE}", f"--selector={SERVICE}={app}")["items"]
+    points = [point for each in slices for point in each.get("endpoints") or []]
+    return {str(point["nodeName"]) for point in points if point["conditions"].get("ready")}
+
+
 def lose(lab: Lab, node: str) -> None:
     """The machine is dead and its disk too; an empty one stands in its place."""
     lab.replace(node)
@@ -64,16 +73,20 @@ def lose(lab: Lab, node: str) -> None:
 def assert_a_worker_like_any_other(lab: Lab, node: str) -> None:
     [other] = set(WORKERS) - {node}
     wait_until(whole, 300, "everything is whole")
+    assert_it_works(lab, node, other)
+    assert workers_of("web") == set(WORKERS), "the pending pod found its place"
+
+
+def assert_it_works(lab: Lab, node: str, other: str) -> None:
     found = node_object(node)
     assert found["metadata"]["labels"]["tandem-ha.io/shared-storage"] == "mounted"
     assert "taints" not in found["spec"]
     assert reads_the_share(lab, node)
-    pods = kubectl_json("get", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={node}")["items"]
-    address = next(pod["status"]["podIP"] for pod in pods if not pod["spec"].get("hostNetwork"))
+    here = kubectl_json("get", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={node}")["items"]
+    address = next(pod["status"]["podIP"] for pod in here if not pod["spec"].get("hostNetwork"))
     assert on(lab, other, "ping", "-c1", "-W3", address).returncode == 0, "the other worker reaches its pods"
     lease = kubectl_json("get", "lease", node, "--namespace=kube-node-lease")
     assert lease["metadata"]["ownerReferences"][0]["uid"] == found["metadata"]["uid"]
-    assert workers_of("web") == set(WORKERS), "the pending pod found its place"
 
 
 @pytest.fixture
@@ -193,3 +206,47 @@ def test_a_machine_is_cleaned_and_set_up_anew(story: Story, lab: Lab) -> None:
     site = playbook("site.yml")
     assert site.returncode == 0, told(site)[-4000:]
     assert_a_worker_like_any_other(lab, node)
+
+
+def test_a_third_worker_comes_and_goes(lab: Lab, tmp_path: Path) -> None:
+    before, folder = pods(), volume_of(APP)
+    since = journal(lab, WORKERS[0], folder, -1).last
+    lab.up((NEW,))
+    checked = playbook("site.yml", "--check")
+    assert checked.returncode == 0, told(checked)[-4000:]
+    clients = Clients(lab, tmp_path)
+    try:
+        begun = time.time()
+        done = playbook("site.yml")
+        print(f"{NEW} was added in {time.time() - begun:.0f} s")
+    finally:
+        clients.stop()
+    assert done.returncode == 0, told(done)[-4000:]
+    assert before.items() <= pods().items(), "nothing was moved, nothing restarted"
+    verdict = oracle.judge(journal(lab, WORKERS[0], folder, since), clients.samples())
+    print(f"writers: {verdict}")
+    assert (verdict.doubled, verdict.lost, verdict.doubtful) == (0, 0, ())
+    again = playbook("site.yml")
+    assert again.returncode == 0, told(again)[-4000:]
+    assert changed(again) == []
+    lost, kept = WORKERS
+    begun = time.time()
+    lab.power_off(lost)
+    wait_until(lambda: places("web") == {kept, NEW}, 180, f"web serves from {kept} and {NEW}")
+    print(f"web served from two workers again {time.time() - begun:.0f} s after {lost} lost power")
+    assert_it_works(lab, NEW, kept)
+    lab.power_on(lost)
+    wait_until(whole, 300, "everything is whole")
+    subprocess.run(
+        kubectl("drain", NEW, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s"),
+        check=True,
+        capture_output=True,
+    )
+    gone = playbook("playbooks/reset.yml", "-e", f"node={NEW}", "-e", f"tandem_reset={NEW}")
+    assert gone.returncode == 0, told(gone)[-4000:]
+    lab.remove(NEW)
+    wait_until(whole, 300, "everything is whole")
+    without = playbook("site.yml")
+    assert without.returncode == 0, told(without)[-4000:]
+    assert changed(playbook("site.yml")) == []
+    assert {node["metadata"]["name"] for node in kubectl_json("get", "nodes")["items"]} == {"cp1", *WORKERS}

@@ -205,6 +205,26 @@ def test_an_empty_machine_takes_anothers_place(pair: Lab, cli: Cli) -> None:
     assert comes_to_reach(pair, "w1", pair.address("w2"))
 
 
+def test_a_machine_comes_on_request_and_goes_again(pair: Lab, cli: Cli) -> None:
+    assert pair.up(["w3"], only=["w1", "w2"]).started == ["w3"]
+    assert reaches(pair, "w1", pair.address("w3"))
+    on(pair, "w3", "touch /root/there && sync")
+    pair.cut("w3", ["w1"])
+    refused = cli("remove", "w1")
+    assert refused.code == ExitCode.USAGE
+    assert "w1 belongs to every lab" in refused.err
+    removed = cli("remove", "w3")
+    assert removed.code == 0, removed.err
+    assert "w3 lost power" in removed.out
+    now = pair.status()
+    assert set(now.machines) == {"w1", "w2"}
+    assert now.cuts == []
+    assert cli("remove", "w3").code == ExitCode.USAGE
+    assert pair.up(["w3"], only=["w1", "w2"]).started == ["w3"]
+    assert on(pair, "w3", "ls /root") == "", "an empty machine"
+    pair.remove("w3")
+
+
 def test_a_frozen_machine_answers_nobody_and_goes_on_as_it_was(pair: Lab) -> None:
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     pair.freeze("w1")
