@@ -16,7 +16,8 @@ description:
   - With C(state=snapshot), notes which pods of the node are ready and which Services have a ready endpoint elsewhere.
   - With C(state=healthy), waits until the node is Ready with a heartbeat written after the call began, every pod of the
     snapshot is ready again with the same UID and restart count (one that was deleted meanwhile is left out, one that
-    was evicted fails), and each Service still has its endpoints elsewhere.
+    was evicted fails), and each Service still has its endpoints elsewhere. Restarts of kube-controller-manager and
+    kube-scheduler do not count, for both end by themselves when they could not renew their Lease in time.
 options:
   kubeconfig:
     description: Path of the kubeconfig.
@@ -56,6 +57,8 @@ snapshot:
 """
 
 POLL_SECONDS = 0.5
+LEADER_ELECTED = {"kube-controller-manager", "kube-scheduler"}
+"""kubeadm's labels (C(component)) of what ends by itself when the API server was slow: no kubelet's doing."""
 
 
 def ready(conditions: list[dict[str, Any]]) -> bool:
@@ -63,12 +66,19 @@ def ready(conditions: list[dict[str, Any]]) -> bool:
     return any(entry["type"] == "Ready" and entry["status"] == "True" for entry in conditions)
 
 
+def restarts(pod: dict[str, Any]) -> int:
+    """How often a pod's containers restarted; 0 for those that may do so by themselves at any time."""
+    if (pod["metadata"].get("labels") or {}).get("component") in LEADER_ELECTED:
+        return 0
+    return sum(status["restartCount"] for status in pod["status"].get("containerStatuses", []))
+
+
 def pods_of(pods: list[dict[str, Any]], node: str) -> dict[str, dict[str, Any]]:
     """Ready, not deleted pods of a node: namespace/name to UID and restart count."""
     return {
         f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": {
             "uid": pod["metadata"]["uid"],
-            "restarts": sum(status["restartCount"] for status in pod["status"].get("containerStatuses", [])),
+            "restarts": restarts(pod),
         }
         for pod in pods
         if pod["spec"].get("nodeName") == node

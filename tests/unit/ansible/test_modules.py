@@ -167,6 +167,16 @@ def test_the_gate_knows_a_restarted_pod() -> None:
     assert "n/s" in gate([pod("p")], services=[])[0]
 
 
+def test_the_gate_minds_no_restart_after_a_lost_lease() -> None:
+    for component, problems in (("kube-controller-manager", 0), ("kube-scheduler", 0), ("kube-apiserver", 1)):
+        one, two = pod("p"), pod("p", restarts=1)
+        one["metadata"]["labels"] = two["metadata"]["labels"] = {"component": component, "tier": "control-plane"}
+        before = {"pods": tandem_gate.pods_of([one], "a")}
+        assert len(tandem_gate.missing(before, True, "1", "2", [two], [], "a", set())) == problems
+        two["status"]["conditions"] = [{"type": "Ready", "status": "False"}]
+        assert "not Ready" in tandem_gate.missing(before, True, "1", "2", [two], [], "a", set())[0]
+
+
 def test_services_with_an_endpoint_elsewhere() -> None:
     def entry(name: str, node: str, ready: bool) -> dict[str, Any]:
         return {
