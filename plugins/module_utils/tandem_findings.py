@@ -212,6 +212,16 @@ def node_findings(
         )
     if not rules["is_node"]:
         return found
+    if node["busy"]:
+        found.append(
+            refusal(
+                host,
+                "kubeadm",
+                node["busy"],
+                "nothing of an earlier run, or of somebody else's, is still at work",
+                "wait for its end (or end it) and run the same playbook again",
+            )
+        )
     if node["swaps"]:
         found.append(
             refusal(host, "swap", node["swaps"], "off on cluster nodes", "`swapoff -a` and take it out of /etc/fstab")

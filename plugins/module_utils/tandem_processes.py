@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from pathlib import Path
@@ -47,6 +48,22 @@ def processes() -> dict[str, Any]:
             "environ": environ,
             "started": started(read(f"/proc/{pid}/stat"), read("/proc/stat")),
         }
+    return found
+
+
+def at_work(folder: str = "/proc") -> list[str]:
+    """What kubeadm does on this machine now, as `kubeadm upgrade apply (pid 42)`; empty when it does not run.
+
+    A run that is killed leaves the command that it had begun at work. Of the command line only the verbs are told, for
+    what follows may be a token.
+    """
+    found = []
+    for pid in filter(str.isdigit, names_in(folder)):
+        words = read(f"{folder}/{pid}/cmdline").split("\0")
+        if Path(words[0]).name != "kubeadm":
+            continue
+        verbs = itertools.takewhile(str.isalpha, words[1:])
+        found.append(f"{' '.join(['kubeadm', *verbs])} (pid {pid})")
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from ansible.module_utils import tandem_certificates
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tandem_fencing import TABLE, FenceError, live_addresses, read_record
-from ansible.module_utils.tandem_processes import names_in, processes, read
+from ansible.module_utils.tandem_processes import at_work, names_in, processes, read
 
 DOCUMENTATION = """
 module: tandem_node
@@ -47,6 +47,12 @@ options:
     type: list
     elements: str
     default: []
+  wait_seconds:
+    description:
+      - How long to wait for the end of a kubeadm that runs on the machine, for all else may change meanwhile. What runs
+        all the same is in C(node.busy).
+    type: int
+    default: 0
   sent_at:
     description: The control node's clock when it sent the request, seconds since the epoch. Returned as it is.
     type: float
@@ -257,6 +263,7 @@ def gather(parameters: dict[str, Any]) -> dict[str, Any]:
         "packages": packages(parameters["packages"], system["family"]),
         "units": units(parameters["units"]),
         "processes": processes(),
+        "busy": at_work(),
         "foreign_manifests": foreign_manifests(),
         "certificates": tandem_certificates.gather(),
         "joined": Path("/etc/kubernetes/kubelet.conf").exists(),
@@ -268,6 +275,13 @@ def gather(parameters: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def wait_for_others(seconds: int) -> None:
+    """Wait until no kubeadm runs on this machine, but for so many seconds at most."""
+    until = time.monotonic() + seconds
+    while at_work() and time.monotonic() < until:
+        time.sleep(1)
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -277,10 +291,12 @@ def main() -> None:
             "mount_point": {"type": "str", "default": ""},
             "disk_paths": {"type": "list", "elements": "str", "default": ["/var/lib"]},
             "files": {"type": "list", "elements": "str", "default": []},
+            "wait_seconds": {"type": "int", "default": 0},
             "sent_at": {"type": "float", "default": 0},
         },
         supports_check_mode=True,
     )
+    wait_for_others(module.params["wait_seconds"])
     module.exit_json(changed=False, node=gather(module.params))
 
 

@@ -39,6 +39,7 @@ _NODE: dict[str, Any] = {
     "packages": {"kubelet": {"version": "1.36.3-1.1", "held": True}},
     "units": {"kubelet.service": {"active": "active", "enabled": "enabled", "loaded": "loaded"}},
     "processes": {"kubelet": {"pid": 1, "args": {"config": "/var/lib/kubelet/config.yaml"}, "environ": {}}},
+    "busy": [],
     "foreign_manifests": [],
     "joined": True,
     "control_plane": False,

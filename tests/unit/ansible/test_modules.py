@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from ansible.module_utils.tandem_kube import KubeError
 from plugins.inventory import tandem_lab
 from plugins.module_utils import tandem_processes
 from plugins.modules import tandem_cluster, tandem_files, tandem_gate, tandem_node
+from tests.conftest import wait_until
 
 
 def item(path: Path, **changes: Any) -> dict[str, Any]:
@@ -102,6 +105,28 @@ def test_facts_of_this_machine_have_every_part() -> None:
     assert facts["disks"]["/no/such"]["total"] > 0
     assert facts["files"] == {"/": True, "/no": False}
     assert facts["sent_at"] == 1.0
+
+
+def test_a_kubeadm_of_an_earlier_run_is_told_without_its_secrets(tmp_path: Path) -> None:
+    for pid, words in {
+        "7": ["/usr/bin/kubeadm", "join", "10.0.0.1:6443", "--token", "secret"],
+        "8": ["kubeadm", "upgrade", "apply", "v1.36.3"],
+        "9": ["kubelet"],
+        "10": [],
+    }.items():
+        (tmp_path / pid).mkdir()
+        (tmp_path / pid / "cmdline").write_text("".join(f"{word}\0" for word in words))
+    assert tandem_processes.at_work(str(tmp_path)) == ["kubeadm join (pid 7)", "kubeadm upgrade apply (pid 8)"]
+
+
+def test_a_kubeadm_of_an_earlier_run_is_waited_for() -> None:
+    with subprocess.Popen(["kubeadm", "3"], executable=shutil.which("sleep")) as work:
+        told = f"kubeadm (pid {work.pid})"
+        wait_until(lambda: told in tandem_processes.at_work(), 5, "it runs")
+        tandem_node.wait_for_others(1)
+        assert told in tandem_processes.at_work()
+        tandem_node.wait_for_others(20)
+        assert told not in tandem_processes.at_work()
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,7 @@ def test_a_good_machine_has_no_finding(node: Node, rules: dict[str, Any]) -> Non
         ),
         ({"selinux": "enforcing"}, ["SELinux", "enforcing", "setenforce 0"]),
         ({"units": {"firewalld.service": {"active": "active"}}}, ["firewalld", "inactive", "tandem_nfs_firewall"]),
+        ({"busy": ["kubeadm upgrade apply (pid 42)"]}, ["kubeadm upgrade apply (pid 42)", "earlier run", "its end"]),
         ({"swaps": ["/dev/sda2"]}, ["swap", "/dev/sda2", "swapoff"]),
         ({"now": NOW - 60}, ["clock", "behind", "chrony"]),
         ({"now": NOW + 60}, ["clock", "ahead", "chrony"]),
