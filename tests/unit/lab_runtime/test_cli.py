@@ -21,6 +21,7 @@ VERBS = {
     "logs",
     "power-off",
     "power-on",
+    "remove",
     "replace",
     "freeze",
     "thaw",
