@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from lab.story import ROOT, Story, project_environment
 from tandem.drill import oracle
 from tests.conftest import PROFILE, wait_until
 from tests.drill.test_release import APP, SERVER, WORKERS, Clients, journal, on, ready, told, volume_of
+from tests.testinfra.playbooks import killed_after
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(3600)]
 
@@ -210,21 +210,16 @@ def test_bounded_when_the_share_hangs_in_the_middle(lab: Lab) -> None:
     assert whole()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_any_moment_and_run_again(moment: float, lab: Lab) -> None:
+def test_killed_at_five_moments_and_run_again(lab: Lab) -> None:
     node = WORKERS[1]
-    environment = project_environment({"TANDEM_PROFILE": PROFILE})
-    with subprocess.Popen(
-        command("-e", f"nodes={node}"), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL
-    ) as first:
-        try:
-            first.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            first.send_signal(signal.SIGKILL)
-    wait_until(lambda: on(lab, node, "true").returncode == 0, 240, "it answers")
-    wait_until(lambda: ready(node), 240, "it is Ready")
-    wait_until(lambda: ready(CONTROL_PLANE), 60, "so is the control plane")
+    for moment in MOMENTS:
+        killed_after(command("-e", f"nodes={node}"), moment, project_environment({"TANDEM_PROFILE": PROFILE}))
+        wait_until(lambda: on(lab, node, "true").returncode == 0, 240, "it answers")
+        wait_until(lambda: ready(node), 240, "it is Ready")
+        wait_until(lambda: ready(CONTROL_PLANE), 60, "so is the control plane")
+    before = boot_id(lab, node)
     done = reboot("-e", f"nodes={node}")
     assert done.returncode == 0, told(done)[-4000:]
+    assert boot_id(lab, node) != before
     assert whole()
     assert "tandem-ha.io/reboot" not in kubectl_json("get", "node", node)["metadata"].get("annotations", {})

@@ -30,6 +30,7 @@ from tandem.drill import oracle
 from tandem.drill.clients import command
 from tandem.drill.samples import Sample, from_line
 from tests.conftest import PROFILE, wait_until
+from tests.testinfra.playbooks import killed_after
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(3600)]
 
@@ -313,11 +314,7 @@ def test_killed_at_any_moment_and_run_again(moment: float, story: Story, deploye
             lab.heal()
             reboot(lab, node)
         argv = [str(Path(sys.executable).with_name("ansible-playbook")), f"playbooks/{name}.yml", "-e", f"node={node}"]
-        with subprocess.Popen(argv, cwd=ROOT, env=project_environment(), stdout=subprocess.DEVNULL) as first:
-            try:
-                first.wait(timeout=moment)
-            except subprocess.TimeoutExpired:
-                first.send_signal(signal.SIGKILL)
+        killed_after(argv, moment, project_environment())
         done = playbook(name, node)
         assert done.returncode == 0, told(done)[-4000:]
         if name == "release-node":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from tandem.drill import oracle
 from tests.conftest import PROFILE, wait_until
 from tests.drill.test_reboot import pods, whole
 from tests.drill.test_release import APP, SERVER, WORKERS, Clients, journal, on, reads_the_share, ready, told, volume_of
+from tests.testinfra.playbooks import killed_after
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(5400)]
 
@@ -28,8 +28,9 @@ GONE = ("-e", "tandem_old_machine_gone=true")
 SITE_SECONDS = 1800
 NEW = "w3"
 SERVICE = "kubernetes.io/service-name"
-MOMENTS = tuple(float(text) for text in os.environ.get("TANDEM_REPLACE_MOMENTS", "25,60,150").split(","))
+MOMENTS = tuple(float(text) for text in os.environ.get("TANDEM_KILL_MOMENTS", "15,30,60,100,150").split(","))
 """Before the old machine's Node goes, while the machine is set up, and while it joins."""
+RESET_MOMENTS = (3.0, 6.0, 10.0, 15.0, 20.0)
 
 
 def command(name: str, *arguments: str) -> list[str]:
@@ -159,17 +160,12 @@ def test_one_that_was_released_before(story: Story, lab: Lab) -> None:
     assert playbook("playbooks/verify.yml").returncode == 0
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_at_any_moment_and_run_again(moment: float, lab: Lab) -> None:
+def test_killed_at_five_moments_and_run_again(lab: Lab) -> None:
     node = WORKERS[1]
     lose(lab, node)
-    argv = command("playbooks/replace-node.yml", "-e", f"node={node}", *GONE)
-    environment = project_environment({"TANDEM_PROFILE": PROFILE})
-    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as first:
-        try:
-            first.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
-            first.send_signal(signal.SIGKILL)
+    for moment in MOMENTS:
+        argv = command("playbooks/replace-node.yml", "-e", f"node={node}", *GONE)
+        killed_after(argv, moment, project_environment({"TANDEM_PROFILE": PROFILE}))
     done = replace(node, *GONE)
     assert done.returncode == 0, told(done)[-4000:]
     assert_a_worker_like_any_other(lab, node)
@@ -193,6 +189,8 @@ def test_a_machine_is_cleaned_and_set_up_anew(story: Story, lab: Lab) -> None:
     assert ready(node), "nothing has been changed"
     on(lab, node, "pkill", "-x", "sleep")
     data = on(lab, SERVER, *listing).stdout
+    for moment in RESET_MOMENTS:
+        killed_after(command("playbooks/reset.yml", *sure), moment, project_environment({"TANDEM_PROFILE": PROFILE}))
     done = playbook("playbooks/reset.yml", *sure)
     assert done.returncode == 0, told(done)[-4000:]
     assert on(lab, SERVER, *listing).stdout == data, "the share is as it was"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from tandem.drill import oracle
 from tests.conftest import PROFILE, wait_until
 from tests.drill.test_reboot import Watch, single, whole
 from tests.drill.test_release import APP, WORKERS, Clients, journal, told, volume_of
+from tests.testinfra.playbooks import killed_after
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(10800)]
 
@@ -112,11 +112,7 @@ def test_a_minor_version_up_under_clients(older: Path) -> None:
 def test_killed_at_five_moments_and_run_again(older: Path) -> None:
     environment = project_environment({"TANDEM_PROFILE": PROFILE})
     for moment in MOMENTS:
-        with subprocess.Popen(command(AFTER, older), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as first:
-            try:
-                first.wait(timeout=moment)
-            except subprocess.TimeoutExpired:
-                first.send_signal(signal.SIGKILL)
+        killed_after(command(AFTER, older), moment, environment)
     done = upgrade(AFTER, older)
     assert done.returncode == 0, told(done)[-6000:]
     assert versions() == {f"v{AFTER}"}

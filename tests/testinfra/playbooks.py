@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,6 +44,17 @@ def outcome(name: str, profile: str, *arguments: str, **variables: Any) -> tuple
     """Run it to its end: its exit status, and what it said in one line."""
     done = run(name, profile, *arguments, **variables)
     return done.returncode, told(done)
+
+
+def killed_after(argv: list[str], seconds: float, environment: Mapping[str, str] | None = None) -> bool:
+    """Run a command and kill it when it takes longer than that; whether it was."""
+    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return True
+        return False
 
 
 def killed_at(

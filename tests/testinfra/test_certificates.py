@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import ssl
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ import yaml
 from cryptography import x509
 
 from plugins.module_utils.tandem_kube import Kube
-from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, outcome
+from tests.testinfra.playbooks import TIMEOUT_SECONDS, command, killed_after, outcome
 
 RENEW = {"tandem_renew_certificates": True}
 SYSTEM = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
@@ -118,12 +116,7 @@ def test_all_are_renewed_and_no_pod_is_restarted(
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_a_random_moment_and_run_again(seed: int, profile: str) -> None:
     moment = random.Random(seed).uniform(15, 75)
-    first = subprocess.Popen(command("certs", profile, **RENEW), cwd=ROOT, stdout=subprocess.DEVNULL)
-    try:
-        first.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+    killed_after(command("certs", profile, **RENEW), moment)
     status, told = outcome("certs", profile)
     assert status == 0, told[-3000:]
     status, told = outcome("verify", profile)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ from lab.runtime import Lab
 from plugins.module_utils import tandem_lock, tandem_tuning
 from plugins.module_utils.tandem_kube import Kube, KubeError
 from tandem import recovery
-from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, run, told
+from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, killed_after, run, told
 
 SYSTEM = "/api/v1/namespaces/kube-system"
 WATCHED = "/etc /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /usr/local /opt /var/backups /root /srv"
@@ -141,12 +140,7 @@ def test_a_second_run_is_refused_while_the_first_lives(other: str, kube: Kube, r
 @pytest.mark.parametrize("seed", SEEDS)
 def test_killed_at_a_random_moment_and_resumed(seed: int, kube: Kube, profile: str, other: str, returned: None) -> None:
     moment = random.Random(seed).uniform(10, 120)
-    first = subprocess.Popen(command("tune", other), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        first.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        first.send_signal(signal.SIGKILL)
-        first.wait()
+    killed_after(command("tune", other), moment)
     allowed = {
         f.rule for name in (profile, other) for f in recovery.check(recovery.profile(name)) if f.level == "error"
     }

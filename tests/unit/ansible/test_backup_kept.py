@@ -1,0 +1,60 @@
+"""Which backups stay in a folder that several clusters share, and which one is restored."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def play(tmp_path: Path, role: str, tasks_from: str, **variables: Any) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "play.yml"
+    tasks = [{"name": "Role", "ansible.builtin.import_role": {"name": role, "tasks_from": tasks_from}}]
+    path.write_text(yaml.safe_dump([{"name": "Play", "hosts": "localhost", "gather_facts": False, "tasks": tasks}]))
+    argv = [str(Path(sys.executable).with_name("ansible-playbook")), "--inventory", "localhost,", str(path)]
+    argv += ["-v", "--connection", "local", "--extra-vars", json.dumps(variables)]
+    environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    return subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def backup(folder: Path, name: str, *kinds: str) -> set[str]:
+    names = {f"{name}.{kind}" for kind in kinds or ("tar.cms", "json")}
+    for each in names:
+        (folder / each).write_text("{}")
+    return names
+
+
+def test_as_many_as_asked_for_and_no_halves_and_nobody_elses(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    backup(kept, "edge-20260101T000000Z")
+    stays = backup(kept, "edge-20260102T000000Z") | backup(kept, "edge-20260103T000000Z")
+    backup(kept, "edge-20260104T000000Z", "tar.cms")
+    stays |= backup(kept, "edge-2-20250101T000000Z") | backup(kept, "edgy-20250101T000000Z", "tar.cms")
+    stays |= backup(kept, "notes", "json")
+    given = {"cluster_backup_folder": str(kept), "cluster_backup_cluster": "edge", "cluster_backup_keep": 2}
+    for changed in ("changed=1", "changed=0"):
+        done = play(tmp_path, "cluster_backup", "prune", **given)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert changed in done.stdout
+        assert {path.name for path in kept.iterdir()} == stays
+
+
+def test_the_newest_of_this_cluster_is_restored(tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    backup(kept, "edge-20260102T000000Z")
+    backup(kept, "edge-20260104T000000Z", "tar.cms")
+    backup(kept, "edge-2-20260103T000000Z")
+    given = {"cluster_restore_folder": str(kept), "cluster_restore_cluster": "edge", "cluster_restore_key": "no.key"}
+    done = play(tmp_path, "cluster_restore", "source", **given)
+    assert "edge-20260102T000000Z.tar.cms" in done.stdout, done.stdout + done.stderr
+    named = play(tmp_path, "cluster_restore", "source", **given, cluster_restore_backup="edge-20260101T000000Z")
+    assert "holds 0 backups by the name edge-20260101T000000Z" in " ".join(named.stdout.split())
