@@ -7,6 +7,7 @@ removes across the border of a file system.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -135,7 +136,15 @@ def remove_tree(path: str) -> bool:
 
 
 def _remove(parent: int, name: str, told: str, device: int) -> None:
-    """Remove an entry of an open folder. Opened without following links, and judged by what was opened."""
+    """Remove an entry of an open folder. Opened without following links, and judged by what was opened.
+
+    What is gone already was removed by a run that was killed, and whose last step goes on.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        _remove_there(parent, name, told, device)
+
+
+def _remove_there(parent: int, name: str, told: str, device: int) -> None:
     status = os.stat(name, dir_fd=parent, follow_symlinks=False)
     if status.st_dev != device:
         raise CrossingError(f"{told} is of another file system")

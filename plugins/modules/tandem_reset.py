@@ -23,6 +23,7 @@ from ansible.module_utils.tandem_mounts import (
     present,
     remove_tree,
 )
+from ansible.module_utils.tandem_processes import read
 
 DOCUMENTATION = """
 module: tandem_reset
@@ -163,8 +164,8 @@ def stop(unit: str) -> None:
 
 
 def pids(group: Path) -> list[int]:
-    """Processes of a control group and of those below it."""
-    return [int(line) for each in group.rglob("cgroup.procs") for line in each.read_text().split()]
+    """Processes of a control group and of those below it, of which any may go meanwhile."""
+    return [int(line) for each in group.rglob("cgroup.procs") for line in read(each).split()]
 
 
 def end_pods(seconds: float) -> None:

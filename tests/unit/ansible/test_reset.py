@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,20 @@ def test_a_tree_goes_and_what_its_links_lead_to_stays(tmp_path: Path) -> None:
     assert not mounting.remove_tree(str(tmp_path / "tree"))
 
 
+def test_two_that_remove_the_same_folder_both_end_well(tmp_path: Path) -> None:
+    for folder in range(40):
+        for file in range(20):
+            path = tmp_path / "tree" / str(folder) / str(file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(mounting.remove_tree, [str(tmp_path / "tree")] * 4))
+    assert not (tmp_path / "tree").exists()
+
+
 MACHINE = """
 import subprocess, sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tests import ansible_modules
 from plugins.module_utils import tandem_mounts
