@@ -66,6 +66,7 @@ def watch(machine: Connect, workers: list[str], addresses: list[str]) -> Iterato
     )
     host = machine(workers[0])
     loop = f'while true; do echo "$(date +%T) $({asks})" >> {WATCH}; sleep 0.5; done'
+    host.run(f"systemctl stop {UNIT}")  # a killed test run's
     host.check_output("rm -f %s && systemd-run --unit=%s --collect sh -c %s", WATCH, UNIT, loop)
     yield lambda: [line for line in str(host.check_output(f"cat {WATCH}")).splitlines() if "200" not in line.split()]
     host.run(f"systemctl stop {UNIT}; rm -f {WATCH}")
