@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from plugins.modules import tandem_seal
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -36,7 +38,8 @@ def test_as_many_as_asked_for_and_no_halves_and_nobody_elses(tmp_path: Path) -> 
     kept.mkdir()
     backup(kept, "edge-20260101T000000Z")
     stays = backup(kept, "edge-20260102T000000Z") | backup(kept, "edge-20260103T000000Z")
-    backup(kept, "edge-20260104T000000Z", "tar.cms")
+    backup(kept, "edge-20260105T000000Z", "tar.cms.partial")
+    stays |= backup(kept, "edge-20260104T000000Z", "tar.cms")
     stays |= backup(kept, "edge-2-20250101T000000Z") | backup(kept, "edgy-20250101T000000Z", "tar.cms")
     stays |= backup(kept, "notes", "json")
     given = {"cluster_backup_folder": str(kept), "cluster_backup_cluster": "edge", "cluster_backup_keep": 2}
@@ -58,3 +61,36 @@ def test_the_newest_of_this_cluster_is_restored(tmp_path: Path) -> None:
     assert "edge-20260102T000000Z.tar.cms" in done.stdout, done.stdout + done.stderr
     named = play(tmp_path, "cluster_restore", "source", **given, cluster_restore_backup="edge-20260101T000000Z")
     assert "holds 0 backups by the name edge-20260101T000000Z" in " ".join(named.stdout.split())
+
+
+def test_an_archive_gets_its_name_when_it_was_opened(tmp_path: Path) -> None:
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=backup"]
+    files = ["-keyout", "backup.key", "-out", "backup.crt"]
+    subprocess.run([*argv, *files], cwd=tmp_path, check=True, capture_output=True)
+    (tmp_path / "data").write_text("data")
+    scratch, kept, name = tmp_path / "scratch", tmp_path / "kept", "edge-20260101T000000Z"
+    scratch.mkdir()
+    tandem_seal.seal(
+        scratch / f"{name}.tar.cms", {"data": tmp_path / "data"}, (tmp_path / "backup.crt").read_text(encoding="utf-8")
+    )
+    given = {
+        "cluster_backup_scratch": str(scratch),
+        "cluster_backup_folder": str(kept),
+        "cluster_backup_cluster": "edge",
+        "cluster_backup_key": str(tmp_path / "backup.key"),
+        "__cluster_backup_date": "20260101T000000Z",
+        "cluster_backup_about": {"cluster": "edge"},
+        "cluster_backup_sealed": {"sha256": "sum", "names": ["data"]},
+        "cluster_backup_etcd": {"snapshot": {"revision": 1, "keys": 1, "seconds": 1}},
+    }
+    done = play(tmp_path, "cluster_backup", "leave", **given)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in kept.iterdir()} == {f"{name}.tar.cms", f"{name}.json"}
+    assert list(tandem_seal.unseal(kept / f"{name}.tar.cms", str(tmp_path / "backup.key"), None)) == ["data"]
+    for path in kept.iterdir():
+        path.unlink()
+    (tmp_path / "data").write_text("other")
+    (scratch / f"{name}.tar.cms").write_bytes((scratch / f"{name}.tar.cms").read_bytes()[:-20])
+    broken = play(tmp_path, "cluster_backup", "leave", **given)
+    assert broken.returncode != 0
+    assert {path.name for path in kept.iterdir()} == {f"{name}.tar.cms.partial"}
