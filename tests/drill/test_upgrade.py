@@ -21,7 +21,7 @@ from lab.runtime import Lab
 from lab.story import ROOT, Story, project_environment, python_module
 from tandem.drill import oracle
 from tests.conftest import PROFILE, wait_until
-from tests.drill.test_reboot import Watch, single, whole
+from tests.drill.test_reboot import Watch, settled, single, whole
 from tests.drill.test_release import APP, WORKERS, Clients, journal, told, volume_of
 from tests.testinfra.playbooks import killed_after
 
@@ -67,7 +67,7 @@ def older(running_lab: Story, tmp_path: Path) -> Iterator[Path]:
     site = [program, "site.yml", "-e", f"tandem_kubernetes_version={BEFORE}"]
     running_lab.run("site-before", site, env={"TANDEM_PROFILE": PROFILE})
     running_lab.run("pulumi-up", python_module("lab.pulumi", "up", "--profile", PROFILE))
-    wait_until(whole, 300, "the apps are whole")
+    wait_until(settled, 300, "the apps are whole")
     argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=backup"]
     files = ["-keyout", "backup.key", "-out", "backup.crt"]
     subprocess.run([*argv, *files], cwd=tmp_path, check=True, capture_output=True)
@@ -86,6 +86,7 @@ def test_a_minor_version_up_under_clients(older: Path) -> None:
     checked = upgrade(AFTER, older, "--check")
     assert checked.returncode == 0, told(checked)[-4000:]
     assert versions() == {f"v{BEFORE}"}
+    wait_until(settled, 300, "the apps are whole")
     since = journal(lab, WORKERS[0], folder, -1).last
     clients = Clients(lab, older)
     try:
