@@ -23,6 +23,7 @@ from plugins.module_utils.tandem_release import (
     Volumes,
     addresses,
     awaited,
+    closed,
     heirs,
     readmission_refusals,
     refusals,
@@ -40,9 +41,9 @@ short_description: Plans a node's release, deletes its pods by force once it is 
 description:
   - Runs on the control node. C(state=planned) fails when something forbids the release, tells what the NFS server has
     to know, and takes the lock for this run; in check mode it takes no lock and tells of the pods too.
-  - C(state=released) taints the node, deletes its pods by force (each by its UID, so that no successor is hit), and
-    waits until every workload with a volume on the share has a Ready pod elsewhere. Only for a node whose fence was
-    acknowledged.
+  - C(state=released) deletes the node's pods by force (each by its UID, so that no successor is hit; those on the
+    share first), taints it, and waits until every workload with a volume on the share has a Ready pod elsewhere. Only
+    for a node whose fence was acknowledged.
   - C(state=judged) tells what forbids taking the node back; C(state=readmitted) takes the taint off.
   - Supports check mode.
 options:
@@ -113,7 +114,7 @@ plan:
   returned: when planned or released
   type: dict
 deleted_seconds:
-  description: After how many seconds all pods were deleted.
+  description: After how many seconds the pods on the share were deleted.
   returned: when released
   type: float
 serving:
@@ -137,7 +138,8 @@ def planned(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[
     if forbidden:
         return {"refusals": forbidden, "plan": {}}
     if check_mode:
-        plan |= _of_pods(api, parameters)
+        found, volumes = _of_pods(api, parameters)
+        plan |= {**found, "awaited": _awaited(api, parameters, found["forced"], volumes)}
         return {"refusals": [], "plan": {**plan, "told": told(plan)}}
     line = f"{plan['node']} ({', '.join(plan['addresses'])}) is refused the share until it has booted anew"
     return {"refusals": [], "plan": {**plan, "told": [line]}}
@@ -165,10 +167,10 @@ def _judged(parameters: dict[str, Any], nodes: dict[str, Any]) -> tuple[list[str
     }
 
 
-def _of_pods(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
-    """The plan as far as pods matter; those on the share come first, for somebody waits for them."""
-    name, record = parameters["node"], parameters["record"]
-    pods = api.get("/api/v1/pods")["items"]
+def _of_pods(api: Kube, parameters: dict[str, Any]) -> tuple[dict[str, Any], Volumes]:
+    """The plan as far as the node's pods matter, those on the share first; and the volumes that tell them."""
+    name = parameters["node"]
+    pods = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}")["items"]
     volumes = Volumes(
         api.get("/api/v1/persistentvolumeclaims")["items"],
         api.get("/api/v1/persistentvolumes")["items"],
@@ -177,12 +179,22 @@ def _of_pods(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
     )
     found = sorted_pods(pods, name, volumes)
     found["forced"].sort(key=lambda pod: not pod["share"])
-    since = str(record.get(name, {}).get("since", ""))
-    return {**found, "awaited": awaited(pods, name, found["forced"], volumes, since)}
+    return found, volumes
+
+
+def _awaited(api: Kube, parameters: dict[str, Any], forced: list[dict[str, Any]], volumes: Volumes) -> dict[str, str]:
+    """Which workloads have to serve elsewhere, by UID."""
+    name = parameters["node"]
+    since = str(parameters["record"].get(name, {}).get("since", ""))
+    return awaited(api.get("/api/v1/pods")["items"], name, forced, volumes, since)
 
 
 def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
-    """Taint the node, delete its pods by force, wait until they serve elsewhere.
+    """Delete the node's pods by force, taint it, wait until they serve elsewhere.
+
+    Somebody waits for the pods on the share, so they go before everything else. Before the taint too: it makes the
+    cluster evict them, which makes successors that cannot be scheduled while the old pod has the claim, and are tried
+    again seconds later. Only where a successor might be sent to this very node the taint comes first.
 
     Raises:
         KubeError: the API refused or cannot be reached, or the other workers went meanwhile.
@@ -193,17 +205,28 @@ def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict
     forbidden, plan = _judged(parameters, nodes)
     if forbidden:
         raise KubeError(f"the node is fenced, but its pods were left: {' '.join(forbidden)}")
-    plan |= _of_pods(api, parameters)
-    answer = {"plan": {**plan, "told": told(plan)}, "changed": not plan["tainted"] or bool(plan["forced"])}
+    found, volumes = _of_pods(api, parameters)
+    forced = found["forced"]
+    answer: dict[str, Any] = {"changed": not plan["tainted"] or bool(forced)}
     if check_mode:
-        return {**answer, "serving": {}, "deleted_seconds": 0.0}
-    if not plan["tainted"]:
-        epoch = str(parameters["record"][name]["epoch"])
-        _taint(api, name, {"key": TAINT, "value": epoch, "effect": "NoExecute"}, nodes[name])
-    for pod in plan["forced"]:
-        delete_pod(api, pod)
+        plan |= {**found, "awaited": _awaited(api, parameters, forced, volumes)}
+        return {**answer, "plan": {**plan, "told": told(plan)}, "serving": {}, "deleted_seconds": 0.0}
+    taint = {"key": TAINT, "value": str(parameters["record"][name]["epoch"]), "effect": "NoExecute"}
+    missing, last = not plan["tainted"], closed(nodes[name])
+    if missing and not last:
+        _taint(api, name, taint, nodes[name])
+    for pod in forced:
+        if pod["share"]:
+            delete_pod(api, pod)
     answer["deleted_seconds"] = round(time.monotonic() - begun, 1)
-    return {**answer, "serving": _wait(api, name, plan["awaited"], begun, parameters["timeout_seconds"])}
+    if missing and last:
+        _taint(api, name, taint, nodes[name])
+    for pod in forced:
+        if not pod["share"]:
+            delete_pod(api, pod)
+    plan |= {**found, "awaited": _awaited(api, parameters, forced, volumes)}
+    serve = _wait(api, name, plan["awaited"], begun, parameters["timeout_seconds"])
+    return {**answer, "plan": {**plan, "told": told(plan)}, "serving": serve}
 
 
 def _wait(api: Kube, name: str, owners: dict[str, str], begun: float, seconds: float) -> dict[str, Any]:

@@ -16,6 +16,9 @@ from .tandem_fencing import LIFTED, covered  # relative: machines and the contro
 TAINT: Final = "tandem-ha.io/released"
 """NoExecute: nothing runs on a node that the share refuses, also when its network heals before it boots anew."""
 
+LOST: Final = frozenset({"node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready"})
+"""What the controller-manager puts on a node that does not answer, or says that it is not Ready."""
+
 LOCAL_VOLUMES: Final = frozenset(
     {"emptyDir", "configMap", "secret", "projected", "downwardAPI", "hostPath", "image", "csi", "gitRepo"}
 )
@@ -41,6 +44,14 @@ def pod_ready(pod: Mapping[str, Any]) -> bool:
 def tainted(node: Mapping[str, Any]) -> bool:
     """Whether a node carries our taint."""
     return any(taint["key"] == TAINT for taint in node["spec"].get("taints") or [])
+
+
+def closed(node: Mapping[str, Any]) -> bool:
+    """Whether the scheduler sends no pod to a node: it is cordoned, or the cluster has lost it."""
+    taints = node["spec"].get("taints") or []
+    return bool(node["spec"].get("unschedulable")) or any(
+        taint["key"] in LOST and taint["effect"] in ("NoSchedule", "NoExecute") for taint in taints
+    )
 
 
 def controller(item: Mapping[str, Any]) -> dict[str, str]:

@@ -160,6 +160,26 @@ def test_pods_go_by_force_and_the_taint_stays(site: Site) -> None:
     assert not tandem_let_go.readmitted(site.kube, site.parameters(), check_mode=False)["changed"]
 
 
+@pytest.mark.parametrize("lost", [True, False])
+def test_who_is_waited_for_goes_first(site: Site, lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pod = site.add_pod("ledger-1", site.gone)
+    taints = [{"key": "node.kubernetes.io/unreachable", "effect": "NoSchedule"}] if lost else []
+    headers = {"Content-Type": "application/merge-patch+json"}
+    site.kube.request("PATCH", f"/api/v1/nodes/{site.gone}", body={"spec": {"taints": taints}}, headers=headers)
+    asked, real = [], site.kube.request
+
+    def request(method: str, path: str, *arguments: Any, **named: Any) -> dict[str, Any]:
+        asked.append((method, path.rpartition("/")[2]))
+        return real(method, path, *arguments, **named)
+
+    monkeypatch.setattr(site.kube, "request", request)
+    with pytest.raises(TimeoutError, match="no new pod yet"):
+        tandem_let_go.released(site.kube, site.parameters(timeout_seconds=0), check_mode=False)
+    writes = [each for each in asked if each[0] != "GET"]
+    expected = [("DELETE", pod["metadata"]["name"]), ("PATCH", site.gone)]
+    assert writes == (expected if lost else expected[::-1]), "to a node that is open a successor might be sent"
+
+
 def test_a_successor_of_the_same_name_is_not_hit(site: Site) -> None:
     old = site.add_pod("ledger-0", site.gone)
     stale = {"name": f"{site.namespace}/ledger-0", "uid": "00000000-0000-0000-0000-000000000000"}

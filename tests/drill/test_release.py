@@ -117,11 +117,11 @@ def note_times(case: str, done: subprocess.CompletedProcess[str], command_second
     [status] = pod["status"]["containerStatuses"]
     moments["started"] = datetime.datetime.fromisoformat(status["state"]["running"]["startedAt"])
     start = {name: (moments[name] - moments["PodScheduled"]).total_seconds() for name in START}
-    deleted = re.search(r"pods deleted after ([0-9.]+) s", told(done))
+    deleted = re.search(r"pods on the share deleted after ([0-9.]+) s", told(done))
     row = {
         "case": case,
         "command": round(command_seconds, 1),
-        "NFS server's refusal to pods deleted": float(deleted[1]) if deleted else None,
+        "NFS server's refusal to pods on the share deleted": float(deleted[1]) if deleted else None,
         "successor scheduled to sandbox": start["PodReadyToStartContainers"],
         "successor scheduled to started": start["started"],
         "successor scheduled to Ready": start["Ready"],

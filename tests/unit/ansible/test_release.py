@@ -153,6 +153,15 @@ def test_what_forbids_a_release() -> None:
         assert "way out: " in sentence
 
 
+def test_a_lost_or_cordoned_node_gets_no_pods() -> None:
+    assert not release.closed(node("w1"))
+    assert not release.closed(node("w1", taints=[{"key": "others", "effect": "NoSchedule"}])), "a pod may tolerate it"
+    assert release.closed(node("w1", unschedulable=True))
+    for key in release.LOST:
+        assert release.closed(node("w1", taints=[{"key": key, "effect": "NoSchedule"}]))
+        assert not release.closed(node("w1", taints=[{"key": key, "effect": "PreferNoSchedule"}]))
+
+
 def test_a_node_comes_back_by_a_new_boot_alone() -> None:
     def judge(entry: Any = None, machine: str = "new", **changes: Any) -> list[str]:
         live = node("w1", **{"boot": "new", **changes})
