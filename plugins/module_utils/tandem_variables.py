@@ -150,6 +150,7 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_containerd_version": (_text(r"[0-9][0-9A-Za-z.*:~+-]*"), "an apt version pattern such as 2.*"),
     "tandem_controller_manager_args": (_dictionary, "a dictionary, flag name to value"),
     "tandem_drain_seconds": (_integer(10, 7200), "seconds, 10 to 7200"),
+    "tandem_settle_seconds": (_integer(0, 3600), "seconds, 0 to 3600"),
     "tandem_endpoint": (_endpoint, "name:port, a name that can move to another machine"),
     "tandem_endpoint_address": (_address, "an IPv4 address"),
     "tandem_export_fsid": (_fsid, "a UUID, or a number other than 0"),

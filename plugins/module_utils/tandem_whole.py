@@ -67,6 +67,22 @@ def not_whole(
     ]
 
 
+def on_the_way(
+    name: str, nodes: Iterable[Mapping[str, Any]], workloads: Iterable[Mapping[str, Any]], accept: Iterable[str] = ()
+) -> bool:
+    """Whether what forbids taking a node out may pass by itself: pods that start. Nobody uncordons a node meanwhile.
+
+    Args:
+        name: the node; it may be cordoned, by an earlier run.
+        nodes: all nodes.
+        workloads: Deployments, StatefulSets and DaemonSets, each with its `kind`.
+        accept: workloads (NAMESPACE/KIND/NAME) that may be as they are.
+    """
+    others = [node for node in nodes if node["metadata"]["name"] != name]
+    held = any(node["spec"].get("unschedulable") or tainted(node) for node in others)
+    return not held and bool(not_whole([], workloads, accept))
+
+
 def leaving(pods: Iterable[Mapping[str, Any]], node: str) -> dict[str, list[Mapping[str, Any]]]:
     """A node's pods: those that have to be evicted (`evicted`), and those that nobody would make anew (`bare`)."""
     found: dict[str, list[Mapping[str, Any]]] = {"evicted": [], "bare": []}

@@ -17,6 +17,7 @@ from ansible.module_utils.tandem_whole import (
     leaving,
     marked,
     not_whole,
+    on_the_way,
     services,
 )
 
@@ -25,9 +26,9 @@ module: tandem_drain
 short_description: Takes a node out for its reboot, and puts it back
 description:
   - With C(state=planned), tells which pods would be evicted, which workloads would be away while they move, and what
-    forbids it. With C(state=drained), cordons the node, evicts its pods within their disruption budgets, and waits
-    until those that were alone serve elsewhere. When that does not come about in time the node is given back, and it
-    fails.
+    forbids it; pods that are only starting are waited for first. With C(state=drained), cordons the node, evicts its
+    pods within their disruption budgets, and waits until those that were alone serve elsewhere. When that does not come
+    about in time the node is given back, and it fails.
   - With C(state=returned), waits until the node is Ready with another boot id, uncordons it, and waits until the
     cluster is whole. With C(state=whole), waits for that alone. Every Service that had a ready endpoint has one again.
   - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. Check mode
@@ -96,6 +97,8 @@ services:
 """
 
 POLL_SECONDS = 0.5
+SETTLE_SECONDS = 2.0
+"""Between two looks at pods that start; several nodes' plans ask at once."""
 KINDS = (("deployments", "Deployment"), ("statefulsets", "StatefulSet"), ("daemonsets", "DaemonSet"))
 
 
@@ -108,10 +111,22 @@ def workloads(api: Kube) -> list[dict[str, Any]]:
     return [{**item, "kind": kind} for plural, kind in KINDS for item in api.get(f"/apis/apps/v1/{plural}")["items"]]
 
 
-def planned(api: Kube, name: str, accept: list[str]) -> dict[str, Any]:
-    """What taking the node out would do, and what forbids it."""
-    nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
-    refusals = drain_refusals(name, nodes, workloads(api), pods, accept)
+def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict[str, Any]:
+    """What taking the node out would do, and what forbids it.
+
+    Args:
+        api: the cluster.
+        name: the node.
+        accept: workloads that need not be whole.
+        until: how long pods that start are waited for, by the monotonic clock: a roll-out is no fault.
+    """
+    while True:
+        nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
+        items = workloads(api)
+        refusals = drain_refusals(name, nodes, items, pods, accept)
+        if not refusals or time.monotonic() > until or not on_the_way(name, nodes, items, accept):
+            break
+        time.sleep(SETTLE_SECONDS)
     mine = next((node for node in nodes if node["metadata"]["name"] == name), None)
     before = marked(mine) if mine else ""
     found = services(api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"])
@@ -268,7 +283,7 @@ def main() -> None:
     try:
         api = Kube(module.params["kubeconfig"])
         if state == "planned" or module.check_mode:
-            plan = planned(api, name, accept)
+            plan = planned(api, name, accept, until if state == "planned" else 0.0)
             module.exit_json(changed=state != "planned", **plan)
         if state == "drained":
             module.exit_json(**drained(api, name, accept, seconds))

@@ -115,6 +115,37 @@ def test_out_and_back(site: Site) -> None:
         tandem_drain.whole(site.kube, site.first, [], [f"{site.namespace}/web"], _soon())
 
 
+def test_pods_that_start_are_waited_for(site: Site) -> None:
+    labels = {"app": "slow"}
+    body = {
+        "metadata": {"name": "slow"},
+        "spec": {
+            "replicas": 1,
+            "selector": {"matchLabels": labels},
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": {"containers": [{"name": "c", "image": "busybox:1"}]},
+            },
+        },
+    }
+    path = f"/apis/apps/v1/namespaces/{site.namespace}/deployments"
+    generation = site.kube.request("POST", path, body=body)["metadata"]["generation"]
+
+    def started() -> None:
+        status = {"observedGeneration": generation, "replicas": 1, "readyReplicas": 1, "availableReplicas": 1}
+        other = Kube(site.kubeconfig)  # of its own: this runs beside the plan
+        other.request("PATCH", f"{path}/slow/status", body={"status": status}, headers=MERGE)
+
+    begun = time.monotonic()
+    [refused] = tandem_drain.planned(site.kube, site.first, [])["refusals"]
+    assert f"{site.namespace}/Deployment/slow" in refused
+    assert time.monotonic() - begun < tandem_drain.SETTLE_SECONDS, "nobody asked it to wait"
+    later = threading.Timer(1.0, started)
+    later.start()
+    assert tandem_drain.planned(site.kube, site.first, [], time.monotonic() + 30)["refusals"] == []
+    later.join()
+
+
 def test_a_budget_that_allows_none_gives_the_node_back(site: Site) -> None:
     site.add_pod("web-1", site.first, "web")
     site.add_pod("web-2", site.second, "web")

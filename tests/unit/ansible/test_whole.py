@@ -64,6 +64,17 @@ def test_nodes_that_are_not_whole() -> None:
     assert "readmit-node.yml" in told[2]
 
 
+def test_pods_that_start_are_waited_for_and_a_cordon_is_not() -> None:
+    starts = [workload("a", 1)]
+    assert whole.on_the_way("w1", NODES, starts)
+    assert not whole.on_the_way("w1", NODES, [workload("a", 2)])
+    assert not whole.on_the_way("w1", NODES, starts, ["n/Deployment/a"])
+    held = [node("cp1"), node("w1", unschedulable=True), node("w2")]
+    assert whole.on_the_way("w1", held, starts), "cordoned by a run that was killed"
+    assert not whole.on_the_way("w2", held, starts)
+    assert not whole.on_the_way("w2", [node("w1", taints=[{"key": TAINT}])], starts)
+
+
 def test_pods_that_leave() -> None:
     static = pod("static", owner="w1", kind="Node")
     static["metadata"]["annotations"] = {"kubernetes.io/config.mirror": "x"}
