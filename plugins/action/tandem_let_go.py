@@ -133,20 +133,20 @@ def planned(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict[
     Raises:
         KubeError: the API refused or cannot be reached.
     """
-    nodes = _nodes(api)
+    nodes = _by_name(api.get("/api/v1/nodes"))
     forbidden, plan = _judged(parameters, nodes)
     if forbidden:
         return {"refusals": forbidden, "plan": {}}
     if check_mode:
-        found, volumes = _of_pods(api, parameters)
+        found, volumes = _of_pods(parameters, *api.gather(*_lists(parameters["node"])))
         plan |= {**found, "awaited": _awaited(api, parameters, found["forced"], volumes)}
         return {"refusals": [], "plan": {**plan, "told": told(plan)}}
     line = f"{plan['node']} ({', '.join(plan['addresses'])}) is refused the share until it has booted anew"
     return {"refusals": [], "plan": {**plan, "told": [line]}}
 
 
-def _nodes(api: Kube) -> dict[str, Any]:
-    return {item["metadata"]["name"]: item for item in api.get("/api/v1/nodes")["items"]}
+def _by_name(items: dict[str, Any]) -> dict[str, Any]:
+    return {item["metadata"]["name"]: item for item in items["items"]}
 
 
 def _judged(parameters: dict[str, Any], nodes: dict[str, Any]) -> tuple[list[str], dict[str, Any]]:
@@ -167,19 +167,20 @@ def _judged(parameters: dict[str, Any], nodes: dict[str, Any]) -> tuple[list[str
     }
 
 
-def _of_pods(api: Kube, parameters: dict[str, Any]) -> tuple[dict[str, Any], Volumes]:
+def _lists(name: str) -> tuple[str, str, str]:
+    """Where a node's pods are listed, and what tells their volumes."""
+    claims = "/api/v1/persistentvolumeclaims"
+    return f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}", claims, "/api/v1/persistentvolumes"
+
+
+def _of_pods(
+    parameters: dict[str, Any], pods: dict[str, Any], claims: dict[str, Any], volumes: dict[str, Any]
+) -> tuple[dict[str, Any], Volumes]:
     """The plan as far as the node's pods matter, those on the share first; and the volumes that tell them."""
-    name = parameters["node"]
-    pods = api.get(f"/api/v1/pods?fieldSelector=spec.nodeName%3D{name}")["items"]
-    volumes = Volumes(
-        api.get("/api/v1/persistentvolumeclaims")["items"],
-        api.get("/api/v1/persistentvolumes")["items"],
-        parameters["share"],
-        parameters["servers"],
-    )
-    found = sorted_pods(pods, name, volumes)
+    known = Volumes(claims["items"], volumes["items"], parameters["share"], parameters["servers"])
+    found = sorted_pods(pods["items"], parameters["node"], known)
     found["forced"].sort(key=lambda pod: not pod["share"])
-    return found, volumes
+    return found, known
 
 
 def _awaited(api: Kube, parameters: dict[str, Any], forced: list[dict[str, Any]], volumes: Volumes) -> dict[str, str]:
@@ -201,11 +202,12 @@ def released(api: Kube, parameters: dict[str, Any], *, check_mode: bool) -> dict
         TimeoutError: a workload does not serve elsewhere in time; the message says why.
     """
     name, begun = parameters["node"], time.monotonic()
-    nodes = _nodes(api)
+    answers = api.gather("/api/v1/nodes", *_lists(name))
+    nodes = _by_name(answers[0])
     forbidden, plan = _judged(parameters, nodes)
     if forbidden:
         raise KubeError(f"the node is fenced, but its pods were left: {' '.join(forbidden)}")
-    found, volumes = _of_pods(api, parameters)
+    found, volumes = _of_pods(parameters, *answers[1:])
     forced = found["forced"]
     answer: dict[str, Any] = {"changed": not plan["tainted"] or bool(forced)}
     if check_mode:

@@ -12,6 +12,7 @@ import http.client
 import json
 import ssl
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -130,6 +131,15 @@ class Kube:
             KubeError: see `request`.
         """
         return self.request("GET", path)
+
+    def gather(self, *paths: str) -> list[dict[str, Any]]:
+        """Several objects or lists, asked for at once: a busy API server answers any one of them late, not all in turn.
+
+        Raises:
+            KubeError: see `request`.
+        """
+        with ThreadPoolExecutor(len(paths)) as pool:
+            return list(pool.map(lambda path: Kube(self._path).get(path), paths))
 
     def find(self, path: str) -> dict[str, Any] | None:
         """One object, None when it does not exist.
