@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import stat
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +122,15 @@ def test_a_kubeadm_of_an_earlier_run_is_told_without_its_secrets(tmp_path: Path)
 
 
 def test_a_kubeadm_of_an_earlier_run_is_waited_for() -> None:
-    with subprocess.Popen(["kubeadm", "3"], executable=shutil.which("sleep")) as work:
+    with subprocess.Popen(["kubeadm", "600"], executable=shutil.which("sleep")) as work:
         told = f"kubeadm (pid {work.pid})"
         wait_until(lambda: told in tandem_processes.at_work(), 5, "it runs")
         tandem_node.wait_for_others(1)
-        assert told in tandem_processes.at_work()
-        tandem_node.wait_for_others(20)
-        assert told not in tandem_processes.at_work()
+        assert work.poll() is None, "the wait has an end, and the other's work goes on"
+        end = threading.Timer(1, work.kill)
+        end.start()
+        tandem_node.wait_for_others(300)
+        assert work.wait(1) == -signal.SIGKILL, "its end ends the wait"
 
 
 @pytest.mark.parametrize(
