@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import os
 import subprocess
 import sys
@@ -75,31 +77,47 @@ def settled() -> bool:
     return True
 
 
+def stand(pod: dict[str, Any]) -> str:
+    """Name, node and readiness of one pod, and when these were last changed."""
+    conditions = {each["type"]: each for each in pod["status"].get("conditions", [])}
+    at = conditions.get("Ready", {})
+    going = f", going since {pod['metadata']['deletionTimestamp']}" if "deletionTimestamp" in pod["metadata"] else ""
+    where = pod["spec"].get("nodeName", "no node")
+    return f"{pod['metadata']['name']} on {where}: Ready {at.get('status')} {at.get('lastTransitionTime')}{going}"
+
+
 class Watch:
     """Looks at EndpointSlices all the time: which Services were ever without a ready endpoint."""
 
     def __init__(self) -> None:
-        self.empty: dict[str, int] = {}
+        self.empty = collections.Counter[str]()
+        """So many looks found the Service without one."""
+        self.stories: list[str] = []
+        """How the pods of its namespace stood when it lost the last one."""
         self.looks = 0
+        self._away: set[str] = set()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run)
 
+    def _look(self) -> None:
+        found: dict[str, bool] = {}
+        for each in kubectl_json("get", "endpointslices", "--all-namespaces")["items"]:
+            name = each["metadata"].get("labels", {}).get("kubernetes.io/service-name", "")
+            good = any((point.get("conditions") or {}).get("ready") for point in each.get("endpoints") or [])
+            key = f"{each['metadata']['namespace']}/{name}"
+            found[key] = found.get(key, False) or good
+        self.looks += 1
+        before, self._away = self._away, {name for name, good in found.items() if not good}
+        self.empty.update(self._away)
+        for name in self._away - before:
+            pods = kubectl_json("get", "pods", f"--namespace={name.split('/')[0]}")["items"]
+            stood = "; ".join(map(stand, pods))
+            self.stories.append(f"{time.strftime('%T')} {name} lost its last endpoint; pods: {stood}")
+
     def _run(self) -> None:
         while not self._over.wait(0.3):
-            try:
-                slices = kubectl_json("get", "endpointslices", "--all-namespaces")["items"]
-            except subprocess.CalledProcessError:
-                continue  # the API server's own reboot; what clients saw then is counted by them
-            self.looks += 1
-            found: dict[str, bool] = {}
-            for each in slices:
-                name = each["metadata"].get("labels", {}).get("kubernetes.io/service-name", "")
-                good = any((point.get("conditions") or {}).get("ready") for point in each.get("endpoints") or [])
-                key = f"{each['metadata']['namespace']}/{name}"
-                found[key] = found.get(key, False) or good
-            for name, good in found.items():
-                if not good:
-                    self.empty[name] = self.empty.get(name, 0) + 1
+            with contextlib.suppress(subprocess.CalledProcessError):  # the API's own reboot; its clients count that
+                self._look()
 
     def __enter__(self) -> Watch:
         self._thread.start()
@@ -153,7 +171,8 @@ def test_all_machines_in_turn(story: Story, lab: Lab, tmp_path: Path) -> None:
     after = {machine: boot_id(lab, machine) for machine in machines}
     assert [machine for machine in machines if after[machine] == before[machine]] == [], "not rebooted"
     assert watch.looks > 50
-    print(f"reboot: Services without an endpoint, in looks of {watch.looks}: {watch.empty}")
+    print(f"reboot: Services without an endpoint, in looks of {watch.looks}: {dict(watch.empty)}")
+    print("\n".join(watch.stories))
     # The provisioner and the like serve nobody by a Service; of the rest only those of one pod may have been away.
     assert set(watch.empty) <= single()
     verdict = oracle.judge(journal(lab, WORKERS[0], folder, since), clients.samples())

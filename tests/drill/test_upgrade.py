@@ -97,8 +97,10 @@ def test_a_minor_version_up_under_clients(older: Path) -> None:
     assert done.returncode == 0, told(done)[-6000:]
     assert versions() == {f"v{AFTER}"}
     print("\n".join(line for line in done.stdout.splitlines() if "seconds until it served elsewhere" in line))
-    print(f"upgrade: Services without an endpoint, in looks of {watch.looks}: {watch.empty}")
-    assert set(watch.empty) <= single()
+    print(f"upgrade: Services without an endpoint, in looks of {watch.looks}: {dict(watch.empty)}")
+    print("\n".join(watch.stories))
+    # The API's own Service has one endpoint, the only control plane node's, which takes itself out while it restarts.
+    assert set(watch.empty) <= single() | {"default/kubernetes"}
     verdict = oracle.judge(journal(lab, WORKERS[0], folder, since), clients.samples())
     print(f"writers: {verdict}")
     assert (verdict.doubled, verdict.lost, verdict.doubtful) == (0, 0, ())
