@@ -243,7 +243,7 @@ def reset(share: str, share_unit: str, seconds: float) -> dict[str, Any]:
         stop(unit)
     end_pods(seconds)
     unmount_all(share, share_unit, seconds)
-    for unit in DISABLED:  # one of them is started whenever the share goes
+    for unit in DISABLED:  # after the share, for one of them says that it goes
         run("systemctl", "disable", "--now", unit)
     for path in (*FILES, f"{UNITS}/{share_unit}", f"{UNITS}/{share_unit}.d", *FOLDERS):
         remove_tree(path)

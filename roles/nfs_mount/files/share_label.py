@@ -1,8 +1,8 @@
 #!/usr/bin/python3
-"""Says on this machine's Node object whether the share is mounted here, with kubelet's own credential.
+"""Keeps on this machine's Node object whether the share is mounted here, with kubelet's own credential.
 
-Run by systemd when the mount comes and goes, and once a boot. Pods that need the share are scheduled by this label.
-Never touches the share itself, which may hang.
+Runs as long as the machine does and follows the kernel's table of mounts, which tells when it changed. Pods that need
+the share are scheduled by this label. Never touches the share itself, which may hang.
 """
 
 from __future__ import annotations
@@ -12,12 +12,18 @@ import base64
 import http.client
 import json
 import re
+import select
 import ssl
 import sys
 import urllib.request
 from pathlib import Path
 
 TIMEOUT_SECONDS = 5.0
+RETRY_SECONDS = 10.0
+"""Pause after an API server that could not be reached or refused; a change of the mounts ends it."""
+AGAIN_SECONDS = 60.0
+"""So often the label is said anew though nothing changed, for a Node object that was removed comes back without it. A
+patch that changes nothing is not stored."""
 MOUNTED, LOST = "mounted", "lost"
 
 
@@ -61,22 +67,35 @@ def say(node: str, key: str, value: str, kubeconfig: Path, certificate: Path) ->
 
 
 def main() -> int:
-    """The command line; 1 asks systemd to try again."""
+    """The command line; with `--once` 1 says that the label could not be written."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--node", required=True)
     parser.add_argument("--point", required=True)
     parser.add_argument("--key", required=True)
+    parser.add_argument("--once", action="store_true", help="write it once and end")
     parser.add_argument("--kubeconfig", type=Path, default=Path("/etc/kubernetes/kubelet.conf"))
     parser.add_argument("--certificate", type=Path, default=Path("/var/lib/kubelet/pki/kubelet-client-current.pem"))
     parser.add_argument("--mounts", type=Path, default=Path("/proc/self/mounts"))
     given = parser.parse_args()
-    value = state(given.mounts.read_text(encoding="utf-8"), given.point)
-    try:
-        say(given.node, given.key, value, given.kubeconfig, given.certificate)
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        sys.stderr.write(f"{given.key}={value} could not be said: {error}\n")
-        return 1
-    return 0
+    told, poller = "", select.poll()
+    with given.mounts.open(encoding="utf-8") as table:
+        poller.register(table, select.POLLPRI | select.POLLERR)
+        while True:
+            table.seek(0)
+            value = state(table.read(), given.point)
+            try:
+                say(given.node, given.key, value, given.kubeconfig, given.certificate)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                failed, news = True, f"{given.key}={value} could not be said: {error}"
+            else:
+                failed, news = False, f"{given.key}={value}"
+            if news != told:
+                told = news
+                sys.stderr.write(f"{news}\n")
+            if given.once:
+                return int(failed)
+            # No change is missed: the kernel compares with the last time that this open file was asked.
+            poller.poll((RETRY_SECONDS if failed else AGAIN_SECONDS) * 1000)
 
 
 if __name__ == "__main__":

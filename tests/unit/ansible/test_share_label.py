@@ -6,11 +6,13 @@ import base64
 import datetime
 import http.server
 import json
+import shlex
 import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.conftest import wait_until
 
 SCRIPT = Path(__file__).resolve().parents[3] / "roles/nfs_mount/files/share_label.py"
 KEY = "tandem-ha.io/shared-storage"
@@ -90,7 +94,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 def say(folder: Path, mounts: str) -> subprocess.CompletedProcess[str]:
     (folder / "mounts").write_text(mounts)
-    command = [sys.executable, str(SCRIPT), "--node", "w1", "--point", "/srv/tandem", "--key", KEY]
+    command = [sys.executable, str(SCRIPT), "--once", "--node", "w1", "--point", "/srv/tandem", "--key", KEY]
     command += ["--mounts", str(folder / "mounts"), "--kubeconfig", str(folder / "kubelet.conf")]
     command += ["--certificate", str(folder / "kubelet.pem")]
     return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
@@ -115,6 +119,29 @@ def test_an_api_server_that_refuses_is_asked_again_by_systemd(tmp_path: Path, se
     done = say(tmp_path, HERE)
     assert done.returncode == 1
     assert f"{KEY}=mounted could not be said" in done.stderr
+
+
+def test_the_label_follows_the_mounts(tmp_path: Path, server: Server) -> None:
+    point = tmp_path / "share"
+    point.mkdir()
+    apart = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*apart, "true"], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no mount namespace of one's own is to be had here")
+    said = [sys.executable, str(SCRIPT), "--node", "w1", "--point", str(point), "--key", KEY]
+    said += ["--kubeconfig", str(tmp_path / "kubelet.conf"), "--certificate", str(tmp_path / "kubelet.pem")]
+    steps = f"read -r _; mount -t tmpfs none '{point}'; read -r _; umount '{point}'; read -r _; kill $!"
+
+    def so_often(number: int) -> bool:
+        return len(server.asked) >= number
+
+    argv = [*apart, "sh", "-c", f"{shlex.join(said)} & {steps}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, text=True, bufsize=1) as shell:
+        assert shell.stdin is not None
+        for number, value in enumerate(("lost", "mounted", "lost"), 1):
+            wait_until(partial(so_often, number), 20, "the label is said")
+            assert [body["metadata"]["labels"][KEY] for _, _, body in server.asked[number - 1 :]] == [value]
+            shell.stdin.write("go on\n")
+    assert len(server.asked) == 3, "said when it changed, and not more"
 
 
 def test_a_node_that_has_not_joined(tmp_path: Path) -> None:
