@@ -59,13 +59,20 @@ def pods() -> dict[str, tuple[str, int]]:
 
 
 def whole() -> bool:
-    """Whether every app has all its pods, and all nodes are Ready and schedulable."""
+    """Whether every app has all its pods, all nodes are Ready and schedulable, and every worker has the share."""
     for kind in ("deployments", "statefulsets"):
         for item in kubectl_json("get", kind, f"--namespace={NAMESPACE}")["items"]:
             if item["status"].get("readyReplicas", 0) < item["spec"]["replicas"]:
                 return False
     nodes = kubectl_json("get", "nodes")["items"]
-    return all(not node["spec"].get("unschedulable") and ready(node["metadata"]["name"]) for node in nodes)
+    schedulable = all(not node["spec"].get("unschedulable") and ready(node["metadata"]["name"]) for node in nodes)
+    return schedulable and all(map(has_share, WORKERS))
+
+
+def has_share(worker: str) -> bool:
+    """Whether the worker says that its share is mounted."""
+    labels: dict[str, str] = kubectl_json("get", "node", worker)["metadata"]["labels"]
+    return labels.get("tandem-ha.io/shared-storage") == "mounted"
 
 
 def settled() -> bool:
@@ -234,6 +241,7 @@ def test_bounded_when_the_share_hangs_in_the_middle(lab: Lab) -> None:
     rebooted = boot_id(lab, node) != before
     assert bool(spec.get("unschedulable")) == rebooted, "given back when it was not rebooted, held when it has no share"
     lab.heal()
+    wait_until(lambda: has_share(node), 120, "the share is mounted and the node says so")
     again = reboot("-e", f"nodes={node}")
     assert again.returncode == 0, told(again)[-4000:]
     assert whole()
