@@ -26,9 +26,9 @@ module: tandem_drain
 short_description: Takes a node out for its reboot, and puts it back
 description:
   - With C(state=planned), tells which pods would be evicted, which workloads would be away while they move, and what
-    forbids it; pods that are only starting are waited for first. With C(state=drained), cordons the node, evicts its
-    pods within their disruption budgets, and waits until those that were alone serve elsewhere. When that does not come
-    about in time the node is given back, and it fails.
+    forbids it; pods that are only starting are waited for first. With C(state=drained), waits until nothing forbids it
+    any more, cordons the node, evicts its pods within their disruption budgets, and waits until those that were alone
+    serve elsewhere. When that does not come about in time the node is given back, and it fails.
   - With C(state=returned), waits until the node is Ready with another boot id, uncordons it, and waits until the
     cluster is whole. With C(state=whole), waits for that alone. Every Service that had a ready endpoint has one again.
   - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. Check mode
@@ -139,17 +139,32 @@ def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict
     }
 
 
+def _refusals(api: Kube, name: str, accept: list[str]) -> list[str]:
+    """What forbids taking the node out now. The plan's answer is old: an upgrade has rolled CoreDNS out since."""
+    try:
+        nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
+        found: list[str] = drain_refusals(name, nodes, workloads(api), pods, accept)
+    except KubeError as error:
+        found = [str(error)]
+    return found
+
+
 def _name(pod: Any) -> str:
     return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
 
 
 def drained(api: Kube, name: str, accept: list[str], seconds: float) -> dict[str, Any]:
-    """Cordon, evict, wait.
+    """Cordon out of a whole cluster, evict, wait.
 
     Raises:
-        DrainError: not in time; the node is schedulable again.
+        DrainError: not in time; the node is schedulable again, or still.
         KubeError: the API refused.
     """
+    until = time.monotonic() + seconds
+    while refusals := _refusals(api, name, accept):
+        if time.monotonic() > until:
+            raise DrainError(f"{'; '.join(refusals)}. Waited {seconds:g} s for that; {name} was not taken out")
+        time.sleep(POLL_SECONDS)
     node = api.get(f"/api/v1/nodes/{name}")
     pods = api.get("/api/v1/pods")["items"]
     alone = baskets(pods, name)[1]

@@ -115,7 +115,8 @@ def test_out_and_back(site: Site) -> None:
         tandem_drain.whole(site.kube, site.first, [], [f"{site.namespace}/web"], _soon())
 
 
-def test_pods_that_start_are_waited_for(site: Site) -> None:
+@pytest.mark.parametrize("state", ["planned", "drained"])
+def test_pods_that_start_are_waited_for(site: Site, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     labels = {"app": "slow"}
     body = {
         "metadata": {"name": "slow"},
@@ -136,13 +137,19 @@ def test_pods_that_start_are_waited_for(site: Site) -> None:
         other = Kube(site.kubeconfig)  # of its own: this runs beside the plan
         other.request("PATCH", f"{path}/slow/status", body={"status": status}, headers=MERGE)
 
-    begun = time.monotonic()
-    [refused] = tandem_drain.planned(site.kube, site.first, [])["refusals"]
+    with monkeypatch.context() as patched:
+        patched.setattr(tandem_drain, "SETTLE_SECONDS", 3600)  # nobody asks it to wait
+        [refused] = tandem_drain.planned(site.kube, site.first, [])["refusals"]
     assert f"{site.namespace}/Deployment/slow" in refused
-    assert time.monotonic() - begun < tandem_drain.SETTLE_SECONDS, "nobody asked it to wait"
+    with pytest.raises(tandem_drain.DrainError, match=r"Deployment/slow: .*was not taken out"):
+        site.drain(1)
+    assert not site.node()["spec"].get("unschedulable"), "a roll-out may have begun since the plan"
     later = threading.Timer(1.0, started)
     later.start()
-    assert tandem_drain.planned(site.kube, site.first, [], time.monotonic() + 30)["refusals"] == []
+    if state == "planned":
+        assert tandem_drain.planned(site.kube, site.first, [], time.monotonic() + 30)["refusals"] == []
+    else:
+        assert site.drain()["changed"]
     later.join()
 
 
