@@ -86,6 +86,7 @@ FILES = (
     f"{UNITS}/tandem-share.service",
     f"{UNITS}/tandem-share-label.service",
     f"{UNITS}/tandem-pod-routes.service",
+    f"{UNITS}/kubelet.service.d/30-tandem-runtime.conf",
     f"{UNITS}/kubelet.service.d/40-tandem-share.conf",
     f"{UNITS}/kubelet.service.d/50-tandem.conf",
 )
