@@ -134,7 +134,7 @@ def test_a_second_signal_ends_at_once(api: LocalApi, name: str, start: Start) ->
     began = time.monotonic()
     pod.signal(signal.SIGTERM)
     assert pod.wait() == -signal.SIGTERM
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 20, "the work in flight would have taken a minute"
     assert pod.writes() == []
 
 
@@ -147,7 +147,7 @@ def test_a_stolen_lease_ends_the_process_without_another_write(api: LocalApi, na
     api.request("PATCH", path, {"spec": {"holderIdentity": "thief"}}, content="application/merge-patch+json")
     stolen = time.time()
     assert pod.wait() == 1
-    assert time.time() - stolen < 5
+    assert time.time() - stolen < 15
     late = [w for w in pod.writes() if w["requestReceivedTimestamp"] > stamp(stolen + 0.5)]
     assert late == []
     assert holder(api, name) == "thief"

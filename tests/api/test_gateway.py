@@ -175,7 +175,7 @@ def test_it_follows_the_cluster_survives_its_absence_and_ends_in_order(
 
     began = time.monotonic()
     gateway.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: gateway.ready() == (503, 500), 3, lambda: f"it says that it ends: {gateway.ready()}")
+    wait_for(lambda: gateway.ready() == (503, 500), 10, lambda: f"it says that it ends: {gateway.ready()}")
     assert gateway.get("shop.example")[0] == 404, "and goes on serving"
     assert gateway.process.wait(30) == 0
     assert 4.5 < time.monotonic() - began < 15
