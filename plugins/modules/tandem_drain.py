@@ -62,7 +62,9 @@ options:
     type: bool
     default: true
   timeout_seconds:
-    description: How long it may take.
+    description:
+      - How long it may take. With C(state=drained), how long the cluster may take to be whole before it, and as long
+        again for the pods to leave and to serve elsewhere.
     type: int
     default: 300
 author: Tandem
@@ -111,6 +113,16 @@ def workloads(api: Kube) -> list[dict[str, Any]]:
     return [{**item, "kind": kind} for plural, kind in KINDS for item in api.get(f"/apis/apps/v1/{plural}")["items"]]
 
 
+Objects = list[dict[str, Any]]
+
+
+def judged(api: Kube, name: str, accept: list[str]) -> tuple[list[str], Objects, Objects, Objects]:
+    """What forbids taking the node out now; and the nodes, workloads and pods by which that was judged."""
+    nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
+    items = workloads(api)
+    return drain_refusals(name, nodes, items, pods, accept), nodes, items, pods
+
+
 def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict[str, Any]:
     """What taking the node out would do, and what forbids it.
 
@@ -121,9 +133,7 @@ def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict
         until: how long pods that start are waited for, by the monotonic clock: a roll-out is no fault.
     """
     while True:
-        nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
-        items = workloads(api)
-        refusals = drain_refusals(name, nodes, items, pods, accept)
+        refusals, nodes, items, pods = judged(api, name, accept)
         if not refusals or time.monotonic() > until or not on_the_way(name, nodes, items, accept):
             break
         time.sleep(SETTLE_SECONDS)
@@ -139,18 +149,27 @@ def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict
     }
 
 
-def _refusals(api: Kube, name: str, accept: list[str]) -> list[str]:
-    """What forbids taking the node out now. The plan's answer is old: an upgrade has rolled CoreDNS out since."""
-    try:
-        nodes, pods = api.get("/api/v1/nodes")["items"], api.get("/api/v1/pods")["items"]
-        found: list[str] = drain_refusals(name, nodes, workloads(api), pods, accept)
-    except KubeError as error:
-        found = [str(error)]
-    return found
-
-
 def _name(pod: Any) -> str:
     return f"{pod['metadata']['namespace']}/{pod['metadata']['name']}"
+
+
+def _wait_until_nothing_forbids(api: Kube, name: str, accept: list[str], seconds: float) -> None:
+    """The plan's answer is old by now: an upgrade has rolled CoreDNS out since, and restarted the API server.
+
+    Raises:
+        DrainError: not in time.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            refusals = judged(api, name, accept)[0]
+        except KubeError as error:
+            refusals = [str(error)]
+        if not refusals:
+            return
+        if time.monotonic() > until:
+            raise DrainError(f"{'; '.join(refusals)}. Waited {seconds:g} s for that; {name} was not taken out")
+        time.sleep(POLL_SECONDS)
 
 
 def drained(api: Kube, name: str, accept: list[str], seconds: float) -> dict[str, Any]:
@@ -160,11 +179,7 @@ def drained(api: Kube, name: str, accept: list[str], seconds: float) -> dict[str
         DrainError: not in time; the node is schedulable again, or still.
         KubeError: the API refused.
     """
-    until = time.monotonic() + seconds
-    while refusals := _refusals(api, name, accept):
-        if time.monotonic() > until:
-            raise DrainError(f"{'; '.join(refusals)}. Waited {seconds:g} s for that; {name} was not taken out")
-        time.sleep(POLL_SECONDS)
+    _wait_until_nothing_forbids(api, name, accept, seconds)
     node = api.get(f"/api/v1/nodes/{name}")
     pods = api.get("/api/v1/pods")["items"]
     alone = baskets(pods, name)[1]
