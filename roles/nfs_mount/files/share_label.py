@@ -17,6 +17,7 @@ import ssl
 import sys
 import urllib.request
 from pathlib import Path
+from typing import NoReturn
 
 TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS = 10.0
@@ -66,13 +67,12 @@ def say(node: str, key: str, value: str, kubeconfig: Path, certificate: Path) ->
         pass
 
 
-def main() -> int:
-    """The command line; with `--once` 1 says that the label could not be written."""
+def main() -> NoReturn:
+    """The command line; it never ends by itself."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--node", required=True)
     parser.add_argument("--point", required=True)
     parser.add_argument("--key", required=True)
-    parser.add_argument("--once", action="store_true", help="write it once and end")
     parser.add_argument("--kubeconfig", type=Path, default=Path("/etc/kubernetes/kubelet.conf"))
     parser.add_argument("--certificate", type=Path, default=Path("/var/lib/kubelet/pki/kubelet-client-current.pem"))
     parser.add_argument("--mounts", type=Path, default=Path("/proc/self/mounts"))
@@ -92,11 +92,9 @@ def main() -> int:
             if news != told:
                 told = news
                 sys.stderr.write(f"{news}\n")
-            if given.once:
-                return int(failed)
             # No change is missed: the kernel compares with the last time that this open file was asked.
             poller.poll((RETRY_SECONDS if failed else AGAIN_SECONDS) * 1000)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
