@@ -123,6 +123,12 @@ MEANINGS = """\
 Seconds from power at the last machine, boot included: until all nodes are Ready in their new boot, until each app
 answers again (in brackets: how long it was away in all), and until every workload has all its pods. `web` is a spread
 app without data, `ledger-replace` and `ledger-hold` are single writers on the share.
+
+`whole` is the API's word: where the control plane was off as well, it speaks at first of what was before the loss, and
+so may come before the apps answer. They answer when kube-controller-manager leads again and has written where their
+pods are. With the control plane last (2026-11-24) it led, ended because the API server was not healthy within the 10 s
+that it waits, on two cores that booted four machines, and led again 44 s after the first time; the apps followed some
+ten seconds later.
 """
 NONE_YET = "No run has been published yet.\n"
 

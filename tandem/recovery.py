@@ -5,7 +5,8 @@ module holds them once: the roles take flags from it, the stack takes toleration
 with it and the drill prints its prediction beside the measurement.
 
 The model follows kube-controller-manager's node lifecycle controller (pkg/controller/nodelifecycle in kubernetes
-v1.36.3) and was corrected where the lab disagreed. With R the heartbeat interval, P the monitor period, G the grace:
+v1.36.3) and was corrected where the lab disagreed. With R the longest heartbeat interval, P the monitor period, G the
+grace:
 
 - the last heartbeat before the fault is 0..R old; a monitor tick sees it 0..P late and stamps it with the tick's time;
 - the first tick more than G after that stamp writes Ready=Unknown, 0..P later: [G - R, G + 2P] after the fault;

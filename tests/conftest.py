@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker("timeout") is None:
                 # The first of them makes the cluster.
                 item.add_marker(pytest.mark.timeout(CLUSTER_SECONDS))
+
+
+@pytest.fixture(autouse=True)
+def _streams_stay_blocking(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Mend what a command that was cut off did to the streams that it shares with us, and say which test it was.
+
+    An ssh makes its streams non-blocking and, when its machine goes, leaves them so: for every command that inherits
+    them later, and Ansible's refuse to start with such.
+    """
+    yield
+    for stream in (0, 1, 2):
+        if not os.get_blocking(stream):
+            os.set_blocking(stream, True)
+            warnings.warn(f"{request.node.nodeid} left stream {stream} non-blocking", stacklevel=1)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> float:

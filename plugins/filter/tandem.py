@@ -6,7 +6,7 @@ import base64
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import yaml
@@ -27,7 +27,9 @@ from plugins.module_utils import (
     tandem_tuning,
     tandem_upgrades,
 )
-from tandem import recovery
+
+NO_AUTHORITY: Final = "/run/tandem-no-authority"
+"""A folder that does not exist."""
 
 
 def _plain(value: Any) -> Any:
@@ -105,24 +107,36 @@ def pods_of_claims(pods: list[dict[str, Any]], claims: list[dict[str, str]]) -> 
     ]
 
 
-def kubelet_fields(own: dict[str, Any], grace_seconds: Any, critical_seconds: Any) -> dict[str, Any]:
-    """The operator's own fields of KubeletConfiguration, with those of its graceful shutdown; theirs win."""
-    grace = {
-        "shutdownGracePeriod": recovery.duration(int(grace_seconds)),
-        "shutdownGracePeriodCriticalPods": recovery.duration(int(critical_seconds)),
-    }
-    return {**(grace if int(grace_seconds) else dict.fromkeys(grace)), **own}
+def kubelet_findings(text: str, settings: dict[str, Any]) -> list[str]:
+    """Why kubelet would not start with the settings in the kubelet-config document, as sentences."""
+    return tandem_kubeadm.check_kubelet_configuration(yaml.safe_load(text) or {}, settings)
 
 
-def kubelet_changes(text: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Fields in which the kubelet-config document would change, each as YAML text, empty for one that goes."""
-    before = yaml.safe_load(text) or {}
-    after = tandem_kubeadm.merge_kubelet_configuration(before, settings)
-    changed = [name for name in {*before, *after} if before.get(name) != after.get(name)]
-    return {
-        name: yaml.safe_dump({name: after[name]}, sort_keys=True, default_flow_style=False) if name in after else ""
-        for name in sorted(changed)
-    }
+def shutdown_seconds(text: str, settings: dict[str, Any]) -> int:
+    """How long a node's shutdown waits for its pods with the settings in the kubelet-config document (or in none)."""
+    document = tandem_kubeadm.merge_kubelet_configuration(yaml.safe_load(text) or {}, settings)
+    return tandem_kubeadm.shutdown_seconds(document)
+
+
+def kubelet_documents(cluster: dict[str, Any], settings: dict[str, Any] | None = None) -> str:
+    """The cluster's two documents for kubelet's file, as they are, or with our settings in them."""
+    kubelet = yaml.safe_load(cluster["kubelet_config"])
+    if settings is not None:
+        kubelet = tandem_kubeadm.merge_kubelet_configuration(kubelet, settings)
+    # On a worker kubeadm would miss the keys of the authority that it finds there, so it is shown none. What it would
+    # take for kubelet's own setting from that folder is said here.
+    kubeadm = tandem_kubeadm.converted(yaml.safe_load(cluster["kubeadm_config"]))
+    authority = {"clientCAFile": f"{kubeadm.get('certificatesDir') or '/etc/kubernetes/pki'}/ca.crt"}
+    authentication = kubelet.get("authentication") or {}
+    x509 = authority | (authentication.get("x509") or {})
+    kubelet = kubelet | {"authentication": authentication | {"x509": x509}}
+    return yaml.safe_dump_all([kubeadm | {"certificatesDir": NO_AUTHORITY}, kubelet])
+
+
+def kubelet_losses(shown: dict[str, str], settings: dict[str, Any]) -> list[str]:
+    """Values of kubelet's file that kubeadm would not write again, as sentences (see `tandem_render`)."""
+    before, after, written = (yaml.safe_load(shown[name]) or {} for name in ("before", "after", "written"))
+    return tandem_differences.kubelet_losses(before, after, written, settings)
 
 
 def kubeadm_findings(text: str) -> list[str]:
@@ -164,12 +178,22 @@ def join_arguments(command: str) -> dict[str, str]:
     }
 
 
+def control_node_path(value: str) -> str:
+    """A path on the control node, absolute; empty stays empty.
+
+    Relative ones count from the folder in which the command was given, `~` is its user's home. Left to Ansible, a
+    delegated task would look in the playbook's folder, and a lookup in several others.
+    """
+    return str(Path(value).expanduser().resolve()) if value else ""
+
+
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """All filters by name."""
         named: dict[str, Callable[..., Any]] = {
+            "tandem_path": control_node_path,
             "tandem_settings": tandem_tuning.settings,
             "tandem_backup_settings": tandem_tuning.backup_settings,
             "tandem_backup_about": tandem_tuning.backup_about,
@@ -179,8 +203,10 @@ class FilterModule:
             "tandem_merged_cluster": merged_cluster,
             "tandem_merged_kubelet": merged_kubelet,
             "tandem_pods_of_claims": pods_of_claims,
-            "tandem_kubelet_fields": kubelet_fields,
-            "tandem_kubelet_changes": kubelet_changes,
+            "tandem_kubelet_findings": kubelet_findings,
+            "tandem_shutdown_wait": shutdown_seconds,
+            "tandem_kubelet_documents": kubelet_documents,
+            "tandem_kubelet_losses": kubelet_losses,
             "tandem_backup_refusal": tandem_tuning.refuse_version,
             "tandem_init_documents": init_documents,
             "tandem_kubeadm_findings": kubeadm_findings,
@@ -188,6 +214,7 @@ class FilterModule:
             "tandem_profile_warnings": tandem_findings.profile_warnings,
             "tandem_machines_findings": tandem_findings.machines_findings,
             "tandem_site_differences": tandem_differences.site_differences,
+            "tandem_kubelet_node_differences": tandem_differences.kubelet_node_differences,
             "tandem_cluster_differences": tandem_differences.cluster_differences,
             "tandem_component_differences": lambda node, host, component, wanted: (
                 tandem_differences.component_differences(host, node, component, wanted)
@@ -211,6 +238,7 @@ class FilterModule:
             "tandem_join_arguments": join_arguments,
             "tandem_restore_findings": tandem_restores.restore_findings,
             "tandem_restore_bump": tandem_restores.revision_bump,
+            "tandem_restore_stage": tandem_restores.restore_stage,
             "tandem_upgrade_findings": tandem_upgrades.upgrade_findings,
             "tandem_upgrade_pending": tandem_upgrades.pending,
             "tandem_upgrade_machines": tandem_upgrades.machines,

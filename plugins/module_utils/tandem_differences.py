@@ -5,7 +5,8 @@ Pure functions over the facts of `tandem_node` and `tandem_cluster`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from operator import eq
 from typing import Any, Final
 
 import yaml
@@ -13,12 +14,15 @@ import yaml
 from plugins.module_utils.tandem_kubeadm import (
     KUBEADM_SETS,
     LIST_FLAGS,
+    SHUTDOWN_FIELDS,
     MergeError,
     converted,
     flags,
     is_zero,
+    kubelet_fields,
     merge_cluster_configuration,
     merge_kubelet_configuration,
+    shutdown_seconds,
 )
 from plugins.module_utils.tandem_release import fence_differences
 from plugins.module_utils.tandem_tuning import seconds
@@ -37,6 +41,18 @@ def _same(wanted: Any, found: Any) -> bool:
         return seconds(wanted) == seconds(found)
     except ValueError:
         return False
+
+
+def _without_nulls(value: Any) -> Any:
+    """A wish without the entries that are to go: what kubelet puts in their place is its own affair."""
+    if isinstance(value, Mapping):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _written(wanted: Any, found: Any) -> bool:
+    """Whether a value of a document is as wanted; one that is to go is absent or means the default."""
+    return _same(wanted, found) or (wanted is None and is_zero(found))
 
 
 def _flag_holds(name: str, wanted: Any, found: Any) -> bool:
@@ -100,14 +116,17 @@ KUBELET_DEFAULTS: Final[Mapping[str, Any]] = {
 
 
 def configz_differences(host: str, live: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Fields of a kubelet's live configuration (configz) that are not as wanted; no wish means the default."""
+    """Fields of a kubelet's live configuration (configz) that are not as wanted; no wish means the default.
+
+    A structure holds at least what is wanted: kubelet fills the rest of it with defaults.
+    """
     if live is None:
         return [difference(host, "kubelet configz", "an answer", "none")]
     effective = {**KUBELET_DEFAULTS, **wanted}
     return [
         difference(host, f"kubelet configz {name}", want, live.get(name))
         for name, want in effective.items()
-        if not _same(want, live.get(name))
+        if not contains(live.get(name), _without_nulls(want), _same)
     ]
 
 
@@ -234,18 +253,99 @@ def pending_components(
 def pending_kubelets(
     cluster: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]
 ) -> list[str]:
-    """Nodes whose kubelet, live or by its document, differs from the profile's settings."""
+    """Nodes whose kubelet, live or by its document, differs from the profile's settings, or has not taken the document.
+
+    The last is of use after a run that was cut short: of a field that was taken out configz tells nothing.
+    """
     document = yaml.safe_load(cluster["kubelet_config"]) or {}
-    everyone = merge_kubelet_configuration(document, settings) != document
+    everyone, wanted = merge_kubelet_configuration(document, settings) != document, kubelet_fields(document, settings)
     return [
         host
         for host, node in nodes.items()
         if everyone
-        or configz_differences(host, cluster["configz"].get(host), settings["kubelet_configuration"])
+        or untaken_fields(node, document)
+        or configz_differences(host, cluster["configz"].get(host), wanted)
         or environment_differences(
             host, "kubelet", node["processes"].get("kubelet"), settings["kubelet_env"], settings["owned"]["kubelet_env"]
         )
     ]
+
+
+def untaken_fields(node: Mapping[str, Any], document: Mapping[str, Any]) -> list[str]:
+    """Fields of the kubelet-config document that have changed since this node's kubelet took it.
+
+    One that kubelet's file has by now was taken by somebody else's hand (kubeadm, in an upgrade), unless a run of ours
+    was cut short before kubelet had begun with that file. A zero stands for the default, as does an absent field.
+
+    Args:
+        node: the facts of `tandem_node`; without a record of what its kubelet took, nothing is known.
+        document: kubelet-config as it is now.
+    """
+    kubelet = node.get("kubelet") or {}
+    texts = [yaml.safe_load(kubelet.get(name) or "") or {} for name in ("document", "file")]
+    old, there, new = (
+        {path: value for path, value in _leaves(each).items() if not is_zero(value)} for each in (*texts, document)
+    )
+    changed = [path for path in old | new if not _same(old.get(path), new.get(path))] if texts[0] else []
+    cut_short = bool(kubelet.get("unfinished"))
+    return sorted({".".join(path) for path in changed if cut_short or not _same(there.get(path), new.get(path))})
+
+
+def kubelet_node_differences(
+    nodes: Mapping[str, Mapping[str, Any]], cluster: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """What a node's machine and its kubelet do not agree on: fields that it has not taken, and logind's patience.
+
+    Args:
+        nodes: the facts of `tandem_node` by host; those that are no nodes of the cluster are left out.
+        cluster: the facts of `tandem_cluster`, with configz.
+    """
+    found = []
+    document = yaml.safe_load(cluster.get("kubelet_config") or "") or {}
+    for host, node in nodes.items():
+        live = (cluster.get("configz") or {}).get(host)
+        if live is None:
+            continue
+        untaken = untaken_fields(node, document)
+        if untaken:
+            found.append(difference(host, "kubelet", "with kubelet-config as it is", f"older: {', '.join(untaken)}"))
+        wait, patience = shutdown_seconds(live), node.get("shutdown_delay_seconds")
+        if patience is not None and patience < wait:
+            wanted = f"{wait} s at least, for kubelet's shutdown"
+            found.append(difference(host, "logind InhibitDelayMaxSec", wanted, f"{patience:g} s"))
+    return found
+
+
+def kubelet_losses(
+    before: Mapping[str, Any], after: Mapping[str, Any], written: Mapping[str, Any], settings: Mapping[str, Any]
+) -> list[str]:
+    """Values of a kubelet's file that are this node's alone, and that kubeadm would not write again, as sentences.
+
+    Args:
+        before: the file as it is.
+        after: as kubeadm would write it from the present documents and the node's patches.
+        written: as kubeadm wrote it when it was last tuned; empty when it never was. What is still so is kubeadm's,
+            and the document has changed since: a run was killed, or went back.
+        settings: what is wanted; its own fields are not a node's, nor are the values that a rollback brings back.
+    """
+    ours = {*settings["owned"]["kubelet_configuration"], *kubelet_fields({}, settings), *SHUTDOWN_FIELDS}
+    lost = []
+    documents = settings.get("documents") or {"kubelet_config": "{}"}
+    new, old, back = _leaves(after), _leaves(written), _leaves(yaml.safe_load(documents["kubelet_config"]) or {})
+    for path, value in _leaves(before).items():
+        known = [text[path] for text in (new, old, back) if path in text]
+        means_default = value is not False and (value == [] or is_zero(value))
+        if path[0] not in ours and not means_default and not any(_same(value, each) for each in known):
+            lost.append(f"{'.'.join(path)}: {value!r}" + (f" -> {new[path]!r}" if path in new else ""))
+    return lost
+
+
+def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every value that is no mapping, by the keys that lead to it."""
+    found: dict[tuple[str, ...], Any] = {}
+    for key, item in value.items():
+        found |= _leaves(item, (*path, str(key))) if isinstance(item, Mapping) else {(*path, str(key)): item}
+    return found
 
 
 def _mount_differences(host: str, live: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -316,17 +416,25 @@ def coredns_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any]) -
     return found
 
 
-def contains(found: Any, wanted: Any) -> bool:
-    """Whether a live value holds everything that is wanted: dicts by key, lists item by item, scalars equal."""
+def contains(found: Any, wanted: Any, same: Callable[[Any, Any], bool] = eq) -> bool:
+    """Whether a live value holds everything that is wanted: dicts by key, lists item by item, scalars equal.
+
+    Args:
+        found: the live value.
+        wanted: what it has to hold.
+        same: when a scalar, first wanted and then found, counts as equal.
+    """
     if isinstance(wanted, Mapping):
-        return isinstance(found, Mapping) and all(contains(found.get(key), value) for key, value in wanted.items())
+        return isinstance(found, Mapping) and all(
+            contains(found.get(key), value, same) for key, value in wanted.items()
+        )
     if isinstance(wanted, list):
         return (
             isinstance(found, list)
             and len(found) == len(wanted)
-            and all(contains(have, want) for have, want in zip(found, wanted, strict=True))
+            and all(contains(have, want, same) for have, want in zip(found, wanted, strict=True))
         )
-    return bool(found == wanted)
+    return bool(same(wanted, found))
 
 
 def cluster_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -340,12 +448,13 @@ def cluster_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any]) -
     if not cluster["reachable"]:
         return [difference("cluster", "API", "an answer", cluster["error"])]
     settings, found = wanted["settings"], []
+    kubelet = kubelet_fields(yaml.safe_load(cluster["kubelet_config"]) or {}, settings)
     for name in wanted["nodes"]:
         node = cluster["nodes"].get(name)
         if node is None or node["ready"] != "True":
             found.append(difference(name, "node", "Ready", "absent" if node is None else f"Ready={node['ready']}"))
             continue
-        found += configz_differences(name, cluster["configz"].get(name), settings["kubelet_configuration"])
+        found += configz_differences(name, cluster["configz"].get(name), kubelet)
         excluded = "node.kubernetes.io/exclude-disruption" in node["labels"]
         if node["control_plane"] and excluded != settings["exclude_control_plane"]:
             found.append(
@@ -388,9 +497,10 @@ def document_differences(cluster: Mapping[str, Any], settings: Mapping[str, Any]
     except MergeError as error:
         found.append(difference("cluster", "kubeadm-config", "mergeable", str(error)))
     kubelet = yaml.safe_load(cluster["kubelet_config"]) or {}
-    for name in settings["owned"]["kubelet_configuration"]:
-        want, have = settings["kubelet_configuration"].get(name), kubelet.get(name)
-        if not (_same(want, have) or (want is None and is_zero(have))):
+    fields = kubelet_fields(kubelet, settings)
+    for name in dict.fromkeys([*settings["owned"]["kubelet_configuration"], *fields]):
+        want, have = fields.get(name), kubelet.get(name)
+        if not contains(have, want, _written):
             found.append(difference("cluster", f"kubelet-config {name}", want or "not set", have))
     return found
 

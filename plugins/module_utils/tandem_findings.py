@@ -16,6 +16,7 @@ from tandem import recovery
 
 GROUPS: Final = ("control_plane", "workers", "nfs_server")
 MIN_WORKERS: Final = 2
+LOST_WORKER: Final = "tandem_accept_lost_worker"
 GIB: Final = 1024**3
 
 
@@ -28,7 +29,9 @@ def inventory_findings(
         groups: Ansible's groups.
         addresses: each host's address on the cluster's network.
         settings: `profile`, `target_seconds` (0 = none stated), `accept` (names of rules accepted), `pod_subnet`,
-            `service_subnet`, `pod_network`; `variables`, all that the site sets, by name.
+            `service_subnet`, `pod_network`; `lost_worker` (the one that is accepted as lost, or empty) and
+            `lost_worker_allowed` (whether this playbook can do without it); `variables`, all that the site sets, by
+            name.
     """
     found = variable_findings(settings.get("variables") or {})
     found += [
@@ -44,7 +47,7 @@ def inventory_findings(
                 "group workers",
                 workers,
                 f"at least {MIN_WORKERS} workers: with one, nothing survives its loss",
-                "add a second worker",
+                "add a second worker; one that is lost for now stays in the inventory",
             )
         )
     if len(groups.get("nfs_server") or []) > 1:
@@ -63,10 +66,29 @@ def inventory_findings(
         )
         for host in sorted(set(groups.get("nfs_server") or []) & set(workers))
     ]
+    found += _lost_worker_findings(workers, settings)
     found += _address_findings(addresses)
     found += _subnet_findings(addresses, settings)
     found += _profile_findings(settings)
     return found
+
+
+def _lost_worker_findings(workers: list[str], settings: Mapping[str, Any]) -> list[str]:
+    """Whether the worker that is accepted as lost may be, as far as the inventory alone says."""
+    lost = str(settings.get("lost_worker") or "")
+    if not lost:
+        return []
+    rule, way_out = "", "correct the name"
+    if lost not in workers:
+        rule = f"one of the workers, {', '.join(workers)}"
+    elif set(workers) == {lost}:
+        rule, way_out = "another worker is left", "bring it back first"
+    elif not settings.get("lost_worker_allowed"):
+        rule = "for backup.yml, certs.yml and restore.yml alone, which change nothing on workers"
+        way_out = (
+            f"leave it out, and bring {lost} back or put another machine in its place (playbooks/replace-node.yml)"
+        )
+    return [refusal("inventory", LOST_WORKER, lost, rule, way_out)] if rule else []
 
 
 def _address_findings(addresses: Mapping[str, str]) -> list[str]:
@@ -263,17 +285,25 @@ def machines_findings(
         addresses: each host's address on the cluster's network.
         cluster_nodes: the hosts that are nodes of the cluster.
         rules: see `node_findings`, without `address` and `is_node`; `unreachable_hint`; `virtual_ip` (an address, or
-            empty) and the `workers` that may hold it.
+            empty) and the `workers` that may hold it; `lost_worker`, whose silence is accepted, and
+            `lost_worker_allowed` (whether this playbook can do without one).
     """
     received_at = time.time()
     silent = {
         host: " ".join(str(answer.get("msg", "")).split()) for host, answer in answers.items() if "node" not in answer
     }
     nodes = {host: answer["node"] for host, answer in answers.items() if "node" in answer}
-    found = []
+    found, lost = [], rules["lost_worker"]
+    if lost in nodes:
+        rule, way_out = "a worker that is powered off or released; this one answers", "leave it out"
+        found.append(refusal("inventory", LOST_WORKER, lost, rule, way_out))
+    silent.pop(lost, None)
     if silent:
-        rule = f"every host answers over SSH ({next(iter(silent.values()))})"
-        found.append(refusal("inventory", "unreachable hosts", sorted(silent), rule, rules["unreachable_hint"]))
+        rule, way_out = f"every host answers over SSH ({next(iter(silent.values()))})", rules["unreachable_hint"]
+        [*others, last] = sorted(silent)
+        if rules["lost_worker_allowed"] and not lost and not others and last in rules["workers"]:
+            way_out += f"; or, when it is powered off or released, -e {LOST_WORKER}={last}"
+        found.append(refusal("inventory", "unreachable hosts", sorted(silent), rule, way_out))
     for host, node in nodes.items():
         own = {**rules, "address": addresses[host], "is_node": host in set(cluster_nodes)}
         found += node_findings(host, node, own, received_at)

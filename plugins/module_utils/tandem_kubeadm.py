@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from math import ceil
 from typing import Any, Final
 
 import yaml
+
+from tandem.recovery import seconds
 
 KUBEADM_API: Final = "kubeadm.k8s.io/v1beta4"
 OLD_KUBEADM_API: Final = "kubeadm.k8s.io/v1beta3"
@@ -43,6 +46,11 @@ KUBEADM_SETS: Final = frozenset(_KUBEADM_SETS.split())
 cmd/kubeadm/app/phases/controlplane/manifests.go): taken out of extraArgs, they come back with kubeadm's value."""
 
 REQUIRED_ADMISSION_PLUGINS: Final = ("NodeRestriction", "DefaultTolerationSeconds")
+
+SHUTDOWN_FIELDS: Final = ("shutdownGracePeriod", "shutdownGracePeriodCriticalPods")
+SHUTDOWN_BY_PRIORITY: Final = "shutdownGracePeriodByPodPriority"
+"""Graceful shutdown of a node: kubelet takes the two fields or the list, and does not start with both
+(ValidateKubeletConfiguration, pkg/kubelet/apis/config/validation/validation.go)."""
 
 DEAD_FLAGS: Final[Mapping[str, str]] = {
     "pod-eviction-timeout": (
@@ -242,19 +250,68 @@ def merge_cluster_configuration(
 def merge_kubelet_configuration(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
     """A KubeletConfiguration with our fields replaced by name; owned fields we do not want are removed.
 
+    A field that holds a structure is merged, key by key: the others of its keys stay, and null takes one out.
+
     A field that holds the zero that kubeadm writes for "default" is left alone when we want no value either, so that
     going back to the defaults does not rewrite an untouched document.
     """
     if "documents" in wanted:
         restored: dict[str, Any] = yaml.safe_load(wanted["documents"]["kubelet_config"]) or {}
         return restored
-    fields, owned = wanted["kubelet_configuration"], wanted["owned"]["kubelet_configuration"]
+    fields, owned = kubelet_fields(document, wanted), wanted["owned"]["kubelet_configuration"]
     merged = copy.deepcopy(dict(document))
-    for name in owned:
+    for name in dict.fromkeys([*owned, *fields]):
         if name in fields:
-            merged[name] = fields[name]
+            merged[name] = _merged_value(merged.get(name), fields[name])
         elif not is_zero(merged.get(name)):
             merged.pop(name, None)
+    return merged
+
+
+def kubelet_fields(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a KubeletConfiguration is to have, with `kubelet_defaults` where it says nothing of the kind."""
+    fields = dict(wanted["kubelet_configuration"])
+    defaults = wanted.get("kubelet_defaults") or {}
+    theirs = {
+        name: document[name]
+        for name in (*SHUTDOWN_FIELDS, SHUTDOWN_BY_PRIORITY)
+        if document.get(name) and not is_zero(document[name]) and name not in wanted["owned"]["kubelet_configuration"]
+    }
+    return {**defaults, **fields} if not theirs or theirs == defaults else fields
+
+
+def check_kubelet_configuration(document: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Why kubelet would not start with the settings in this KubeletConfiguration, as sentences."""
+    merged = merge_kubelet_configuration(document, wanted)
+    both = [name for name in SHUTDOWN_FIELDS if not is_zero(merged.get(name))]
+    if not (both and merged.get(SHUTDOWN_BY_PRIORITY)):
+        return []
+    told = (
+        f"ConfigMap kube-system/kubelet-config: {SHUTDOWN_BY_PRIORITY} beside {' and '.join(both)}; rule: kubelet "
+        "starts with one kind of graceful shutdown; way out: take tandem_shutdown_seconds and "
+        f"tandem_shutdown_critical_seconds out, or set {SHUTDOWN_BY_PRIORITY}: null in tandem_kubelet_configuration"
+    )
+    return [told]
+
+
+def shutdown_seconds(document: Mapping[str, Any]) -> int:
+    """How long a KubeletConfiguration lets a node's shutdown wait for its pods, in whole seconds, rounded up."""
+    steps = document.get(SHUTDOWN_BY_PRIORITY)
+    if steps:
+        return sum(int(step.get("shutdownGracePeriodSeconds") or 0) for step in steps)
+    grace = document.get(SHUTDOWN_FIELDS[0])
+    return 0 if is_zero(grace) else ceil(seconds(grace))
+
+
+def _merged_value(present: Any, wanted: Any) -> Any:
+    if not isinstance(wanted, Mapping):
+        return wanted
+    merged = dict(present) if isinstance(present, Mapping) else {}
+    for key, value in wanted.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = _merged_value(merged.get(key), value)
     return merged
 
 

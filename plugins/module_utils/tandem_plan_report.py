@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from plugins.module_utils.tandem_differences import pending_components, pending_kubelets
+from plugins.module_utils.tandem_differences import coredns_patch_differences, pending_components, pending_kubelets
 from plugins.module_utils.tandem_tuning import API_SERVER, CONTROLLER_MANAGER, both_ends
 from tandem import recovery
 
 _WORDS = {CONTROLLER_MANAGER: "kube-controller-manager", API_SERVER: "kube-apiserver"}
+_LABEL = "node.kubernetes.io/exclude-disruption"
 
 
 def report(
@@ -17,6 +18,7 @@ def report(
     settings: Mapping[str, Any],
     nodes: Mapping[str, Mapping[str, Any]],
     control_plane: list[str],
+    coredns: Mapping[str, Any],
 ) -> list[str]:
     """The report, line by line.
 
@@ -25,21 +27,25 @@ def report(
         settings: what is wanted.
         nodes: the facts of `tandem_node` of the cluster's nodes, by host.
         control_plane: the hosts of the control plane.
+        coredns: the patch of CoreDNS's Deployment.
     """
     old, new = both_ends(cluster, settings)
-    lines = [*_predictions(old, new), "", *_settings(old, new)]
+    lines = [*_predictions(old, new), "", *_settings(old, new, _labels(cluster, settings, control_plane))]
     servers = {host: node for host, node in nodes.items() if host in control_plane}
     components = pending_components(cluster, servers, settings)
-    kubelets = pending_kubelets(cluster, nodes, settings)
-    lines += ["", "What restarts, in this order:"]
     order = [step.part for step in recovery.steps(old, new)]
-    for part in order:
-        if part in _WORDS and part in components:
-            lines.append(f"  {_WORDS[part]} on {', '.join(control_plane)}")
-        elif part == "kubelet" and kubelets:
-            lines.append(f"  kubelet on {', '.join(kubelets)}, one after the other, without a drain")
-    if not components and not kubelets:
-        lines.append("  nothing")
+    restarts = [
+        f"  {_WORDS[part]} on {', '.join(control_plane)}" for part in order if part in _WORDS and part in components
+    ]
+    # CoreDNS comes after the control plane's components, in the same play.
+    patched = [entry["key"].removeprefix("coredns ") for entry in coredns_patch_differences(cluster, coredns)]
+    if patched:
+        restarts.append(f"  CoreDNS, by a roll of its Deployment: {', '.join(patched)}")
+    kubelets = pending_kubelets(cluster, nodes, settings)
+    if kubelets:
+        line = f"  kubelet on {', '.join(kubelets)}, one after the other, without a drain"
+        restarts.insert(0 if order[0] == "kubelet" else len(restarts), line)
+    lines += ["", "What restarts, in this order:", *(restarts or ["  nothing"])]
     findings = recovery.check(new)
     if findings:
         lines += ["", *(f"{finding.level}: {finding}" for finding in findings)]
@@ -58,8 +64,18 @@ def _predictions(old: recovery.RecoveryProfile, new: recovery.RecoveryProfile) -
     return [*lines, f"{'API stall that is survived':28}{texts[0]:>18}{texts[1]:>18}"]
 
 
-def _settings(old: recovery.RecoveryProfile, new: recovery.RecoveryProfile) -> list[str]:
-    """The settings that change. The label of control plane nodes is not in kubeadm's documents and is left out."""
+def _labels(cluster: Mapping[str, Any], settings: Mapping[str, Any], control_plane: list[str]) -> list[str]:
+    """Control plane nodes whose label changes. It is on the nodes themselves and not in kubeadm's documents."""
+    wanted = bool(settings["exclude_control_plane"])
+    live = {host: _LABEL in cluster["nodes"][host]["labels"] for host in control_plane if host in cluster["nodes"]}
+    words = {True: "present", False: "absent"}
+    return [
+        f"  {_LABEL} on {host}: {words[there]} -> {words[wanted]}" for host, there in live.items() if there != wanted
+    ]
+
+
+def _settings(old: recovery.RecoveryProfile, new: recovery.RecoveryProfile, labels: list[str]) -> list[str]:
+    """The settings that change: those in kubeadm's documents by both profiles, and the labels."""
     lines = ["Settings that change:"]
     for entry in recovery.KNOBS:
         if entry.field == "exclude_control_plane_from_disruption":
@@ -68,4 +84,5 @@ def _settings(old: recovery.RecoveryProfile, new: recovery.RecoveryProfile) -> l
         if values[0] != values[1]:
             texts = ["default" if value is None else f"{value:g} {entry.unit}".strip() for value in values]
             lines.append(f"  {entry.setting}: {texts[0]} -> {texts[1]}")
+    lines += labels
     return lines if len(lines) > 1 else ["No setting changes."]

@@ -22,6 +22,8 @@ NEEDED: Final = (
 """What a control plane node cannot be made without."""
 BEGUN, SERVING, DONE = "begun", "serving", "done"
 """How far a restore came: half of it is there; the API server answers; finished."""
+RECENT_SECONDS: Final = 3600
+"""What ended unfinished so long ago may have been mended by hand since: its traces permit nothing any more."""
 BUMP: Final = 1_000_000_000
 """etcd's own guide: how far revisions rise over the snapshot's, so that no client has seen a later one."""
 BUMP_A_SECOND: Final = 1000
@@ -39,6 +41,21 @@ def revision_bump(date: str, now: float) -> int:
     return BUMP + BUMP_A_SECOND * max(0, int(age_seconds(date, now)))
 
 
+def restore_stage(marker: Mapping[str, Any], site: Mapping[str, Any]) -> str:
+    """How far an earlier restore came that this run may go on with; empty for none.
+
+    Args:
+        marker: what that restore wrote down: `backup`, `stage`, and `at` (seconds since the epoch).
+        site: `name` of the backup that is wanted now, `over_node`, whether an API server `serves` there, and `now`.
+    """
+    stage, recent = marker.get("stage", ""), float(site["now"]) - float(marker.get("at", 0)) < RECENT_SECONDS
+    if stage == SERVING and marker.get("backup") == site["name"] and (recent or not site["over_node"]):
+        return SERVING
+    if stage == BEGUN and (recent or not site["serves"]):
+        return BEGUN
+    return ""
+
+
 def restore_findings(about: Mapping[str, Any], checked: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
     """What forbids it.
 
@@ -46,8 +63,8 @@ def restore_findings(about: Mapping[str, Any], checked: Mapping[str, Any], site:
         about: what stands beside the backup.
         checked: the result of opening it: `sha256`, `sums` (name to checksum), or `msg` when it could not be opened.
         site: `name` of the backup, `now` (seconds since the epoch), `max_age_hours`, `cluster`, `version`,
-            `control_plane` (hosts), `address`, `over_node`, `stage` and `held` of the machine, `trusted` (worker to the
-            checksum of the authority that it trusts; empty for a machine that has not joined).
+            `control_plane` (hosts), `address`, `over_node`, `stage`, `held` and `packages` of the machine, `trusted`
+            (worker to the checksum of the authority that it trusts; empty for a machine that has not joined).
     """
     where = f"backup {site['name']}"
     if "sums" not in checked:
@@ -58,6 +75,7 @@ def restore_findings(about: Mapping[str, Any], checked: Mapping[str, Any], site:
         *_backup(where, about, checked, site),
         *_cluster(where, about, checked, site),
         *_machine(site["control_plane"][0], site),
+        *_packages(site["control_plane"][0], about, site),
     ]
 
 
@@ -122,3 +140,22 @@ def _machine(node: str, site: Mapping[str, Any]) -> list[str]:
         )
         return [refusal(where, "state of a cluster", list(site["held"]), rule, way_out)]
     return []
+
+
+def _packages(node: str, about: Mapping[str, Any], site: Mapping[str, Any]) -> list[str]:
+    """Packages that are there already stay as they are: kubeadm of one version starts no kubelet of a newer one."""
+    wanted = str(about.get("kubernetes")).removeprefix("v")
+    others = {
+        name: str(package["version"])
+        for name, package in sorted(site["packages"].items())
+        if str(package["version"]).partition("-")[0] != wanted
+    }
+    if not others:
+        return []
+    rule = f"the backup's version, {wanted}, or not installed: no package is replaced by a restore"
+    names = " ".join(f"{name}={wanted}-*" for name in others)
+    way_out = (
+        f"on {node}: apt-get install --allow-downgrades --allow-change-held-packages {names} "
+        f"(dnf: dnf install {names.replace('=', '-')}), then the same command again"
+    )
+    return [refusal(f"inventory host {node}", "packages", others, rule, way_out)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from plugins.module_utils.tandem_selectors import selects
+
 KINDS: Final = ("Deployment", "StatefulSet")
 """What can be rolled by a rollout restart. A DaemonSet's pods tolerate both taints without end."""
 
@@ -66,8 +68,8 @@ def _held_by(cluster: Mapping[str, Any], name: str, entry: Mapping[str, Any]) ->
     if template["strategy"] == "OnDelete":
         return "its update strategy is OnDelete"
     for budget in cluster["workloads"]["budgets"]:
-        matches = budget["labels"] and budget["labels"].items() <= template["labels"].items()
-        if budget["namespace"] == entry["namespace"] and matches and budget["allowed"] < 1:
+        covers = budget["namespace"] == entry["namespace"] and selects(budget["selector"], template["labels"])
+        if covers and budget["allowed"] < 1:
             return f"PodDisruptionBudget {budget['name']} allows no disruption now"
     return ""
 

@@ -11,6 +11,8 @@ from typing import Any, Final
 import yaml
 
 from plugins.module_utils.tandem_kubeadm import (
+    SHUTDOWN_BY_PRIORITY,
+    SHUTDOWN_FIELDS,
     converted,
     environment,
     flags,
@@ -18,6 +20,7 @@ from plugins.module_utils.tandem_kubeadm import (
     merge_cluster_configuration,
     merge_kubelet_configuration,
 )
+from plugins.module_utils.tandem_variables import SHUTDOWN_CRITICAL_SECONDS, SHUTDOWN_SECONDS
 from tandem import recovery
 from tandem.recovery import seconds
 
@@ -47,6 +50,7 @@ def settings(
     api_server_args: Mapping[str, Any] | None = None,
     controller_manager_args: Mapping[str, Any] | None = None,
     kubelet_configuration: Mapping[str, Any] | None = None,
+    shutdown: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
     """What each program gets under a profile, as plain data for templates and filters.
 
@@ -56,6 +60,8 @@ def settings(
             flags win (preflight refuses both).
         controller_manager_args: the same for the controller-manager.
         kubelet_configuration: the operator's own fields of KubeletConfiguration, name to value; null takes one out.
+        shutdown: seconds that a node's shutdown waits for pods, and those of them for critical pods; empty text where
+            the inventory is silent. None leaves that subject alone.
 
     Raises:
         UnknownProfileError: no such profile.
@@ -66,7 +72,7 @@ def settings(
     owned = {part: list(names) for part, names in recovery.managed_names().items()}
     owned["api_server_args"] += unset_server
     owned["controller_manager_args"] += unset_manager
-    own_kubelet = dict(kubelet_configuration or {})
+    own_kubelet, kubelet_defaults = _with_shutdown(dict(kubelet_configuration or {}), shutdown)
     owned["kubelet_configuration"] += own_kubelet
     return {
         "profile": chosen.name,
@@ -76,11 +82,33 @@ def settings(
         "controller_manager_env": recovery.controller_manager_env(chosen),
         "kubelet_configuration": {name: value for name, value in own_kubelet.items() if value is not None}
         | recovery.kubelet_configuration(chosen),
+        "kubelet_defaults": kubelet_defaults,
         "kubelet_env": recovery.kubelet_env(chosen),
         "pod_tolerations": recovery.pod_tolerations(chosen),
         "exclude_control_plane": chosen.exclude_control_plane_from_disruption,
         "owned": owned,
     }
+
+
+def _with_shutdown(own: dict[str, Any], shutdown: Sequence[Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The operator's own kubelet fields with those of the graceful shutdown that was asked for, and its defaults.
+
+    Defaults are for a cluster that says nothing of the kind: what an operator has set there, in the inventory or in
+    the cluster, is not overruled by what nobody asked for.
+    """
+    if shutdown is None:
+        return own, {}
+    given = [str(value).strip() for value in shutdown]
+    grace, critical = (
+        int(text or default) for text, default in zip(given, (SHUTDOWN_SECONDS, SHUTDOWN_CRITICAL_SECONDS), strict=True)
+    )
+    values = [recovery.duration(grace), recovery.duration(critical)] if grace else [None, None]
+    fields = dict(zip(SHUTDOWN_FIELDS, values, strict=True))
+    if any(given):
+        return {**fields, **own}, {}
+    if own.get(SHUTDOWN_BY_PRIORITY):
+        return {**dict.fromkeys(SHUTDOWN_FIELDS), **own}, {}
+    return own, {} if any(name in own for name in SHUTDOWN_FIELDS) else fields
 
 
 def _own(args: Mapping[str, Any] | None) -> tuple[dict[str, str], list[str]]:
@@ -116,6 +144,7 @@ def backup_settings(backup: Mapping[str, Any]) -> dict[str, Any]:
     variables = environment(manager, "backup controllerManager")
     owned = {part: list(names) for part, names in recovery.managed_names().items()}
     return {
+        "backup": str(backup["name"]),
         "profile": str(backup.get("record", {}).get("profile") or profile_name(live)),
         "record": recorded or recovery.to_dict(live),
         "api_server_args": flags(cluster.get(API_SERVER) or {}, "backup apiServer"),
@@ -149,7 +178,9 @@ def both_ends(
     return live_profile(now, kubelet), replace(live_profile(*then), name=str(wanted["profile"]))
 
 
-def backup_about(cluster: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], name: str) -> dict[str, Any]:
+def backup_about(
+    cluster: Mapping[str, Any], nodes: Mapping[str, Mapping[str, Any]], name: str, going_to: str = ""
+) -> dict[str, Any]:
     """What a backup has to know beside kubeadm's documents, to be restored and to be chosen.
 
     `whole` says whether the state was a finished one: its documents are those of the profile that was recorded. It is
@@ -160,6 +191,7 @@ def backup_about(cluster: Mapping[str, Any], nodes: Mapping[str, Mapping[str, An
         cluster: the facts of `tandem_cluster`.
         nodes: the facts of `tandem_node` of the cluster's nodes, by host.
         name: of the cluster.
+        going_to: the backup that a rollback is about to restore; empty when something else is about to change.
     """
     environments = [node["processes"].get("kubelet", {}).get("environ", {}) for node in nodes.values()]
     variables: dict[str, str] = {}
@@ -174,6 +206,7 @@ def backup_about(cluster: Mapping[str, Any], nodes: Mapping[str, Mapping[str, An
         },
         "record": dict(cluster.get("record") or {}),
         "whole": is_whole(cluster),
+        "going_to": going_to,
         "kubelet_env": variables,
         "exclude_control_plane": all("node.kubernetes.io/exclude-disruption" in labels for labels in control_plane),
     }
@@ -202,6 +235,9 @@ def is_whole(cluster: Mapping[str, Any]) -> bool | None:
 def rollback_choice(backups: Sequence[Mapping[str, Any]], cluster: Mapping[str, Any], wanted: str = "") -> str:
     """Which backup to go back to: the named one, else the newest finished state that is not the present one.
 
+    A rollback that was begun (`going_to` of the newest backup) and is not on record as finished goes on: the newest
+    finished state is the one that it was leaving.
+
     Raises:
         ValueError: there is none; the message names those that there are.
     """
@@ -214,9 +250,13 @@ def rollback_choice(backups: Sequence[Mapping[str, Any]], cluster: Mapping[str, 
         f"documents/{name}.yaml": hashlib.sha256(str(cluster[name]).encode()).hexdigest()
         for name in ("kubeadm_config", "kubelet_config")
     }
-    for backup in backups:
-        same = all(backup["files"].get(name) == mark for name, mark in now.items())
-        if backup.get("whole") and not same:
+    same = [all(backup["files"].get(name) == mark for name, mark in now.items()) for backup in backups]
+    begun = str(backups[0].get("going_to") or "") if backups else ""
+    untouched = begun and same[0] and backups[0].get("whole")
+    if begun in names and not untouched and (cluster.get("record") or {}).get("backup") != begun:
+        return begun
+    for backup, is_present in zip(backups, same, strict=True):
+        if backup.get("whole") and not is_present:
             return str(backup["name"])
     raise ValueError(
         "there is no backup of a finished state other than the present one; rule: only what this project changed "

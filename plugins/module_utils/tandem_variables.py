@@ -6,11 +6,11 @@ import difflib
 import ipaddress
 import re
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from plugins.module_utils.tandem_kubeadm import DEAD_FLAGS, REQUIRED_ADMISSION_PLUGINS
+from plugins.module_utils.tandem_kubeadm import DEAD_FLAGS, REQUIRED_ADMISSION_PLUGINS, SHUTDOWN_BY_PRIORITY
 from tandem import recovery
 
 Judge = Callable[[Any], bool]
@@ -18,7 +18,18 @@ Judge = Callable[[Any], bool]
 STATIC_PODS: Final = "/etc/kubernetes/manifests"
 SHUTDOWN_SECONDS: Final = 45
 SHUTDOWN_CRITICAL_SECONDS: Final = 15
-"""Of a node's graceful shutdown, where the inventory is silent: the defaults of the role kubelet_ha."""
+"""Of a node's graceful shutdown, where inventory and cluster are silent."""
+DEFAULTS: Final[Mapping[str, Any]] = {
+    "tandem_share_path": "/srv/tandem",
+    "tandem_export_path": "/srv/nfs/tandem",
+    "tandem_backup_folder": "/var/backups/tandem",
+    "tandem_snapshot_folder": "/srv/nfs/tandem-snapshots",
+    "tandem_pod_subnet": "10.244.0.0/16",
+    "tandem_service_subnet": "10.96.0.0/16",
+    "tandem_nfs_lease_seconds": 15,
+    "tandem_nfs_grace_seconds": 15,
+}
+"""What the roles take where the inventory is silent, of those variables that are judged beside one another."""
 
 
 def _integer(low: int, high: int) -> Judge:
@@ -51,12 +62,19 @@ def _text(pattern: str) -> Judge:
     return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+FOLDER: Final = "an absolute folder of its own, without a slash at its end or twice"
+
+
 def _folder(value: Any) -> bool:
-    """An absolute folder of its own: not the root, not below the static pod directory, and no `..`."""
-    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9._/-]+", value):
+    """An absolute folder of its own: not the root, not below the static pod directory, and no `..`.
+
+    Written as the kernel's table of mounts and systemd's unit names write it: a second slash, one at the end, or a
+    dot in front of all is another name there.
+    """
+    if not isinstance(value, str) or not re.fullmatch(r"/[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)+", value):
         return False
     path = PurePosixPath(value)
-    return len(path.parts) > 2 and ".." not in path.parts and not path.is_relative_to(STATIC_PODS)
+    return str(path) == value and ".." not in path.parts and not path.is_relative_to(STATIC_PODS)
 
 
 def _subnet(value: Any) -> bool:
@@ -118,6 +136,7 @@ _URL: Final = r"https?://\S+"
 
 VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "recovery_target_seconds": (_number(0, 86400), "seconds, 0 for none"),
+    "tandem_accept_lost_worker": (_text(r"|\S+"), "the inventory name of one worker, or empty"),
     "tandem_accept_findings": (_texts, "a list of rules' names"),
     "tandem_adopt_claim": (
         _text(r"|[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?"),
@@ -134,7 +153,7 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
         "a backup's name, as playbooks/rollback.yml lists them",
     ),
     "tandem_backup_certificate": (_anything, "a path"),
-    "tandem_backup_folder": (_folder, f"an absolute folder outside {STATIC_PODS}"),
+    "tandem_backup_folder": (_folder, f"{FOLDER}, outside {STATIC_PODS}"),
     "tandem_backup_keep": (_integer(1, 1000), "a number, at least 1"),
     "tandem_backup_key": (_anything, "a path"),
     "tandem_backup_min_free_mib": (_integer(1, 10**7), "MiB, at least 1"),
@@ -154,7 +173,7 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_endpoint": (_endpoint, "name:port, a name that can move to another machine"),
     "tandem_endpoint_address": (_address, "an IPv4 address"),
     "tandem_export_fsid": (_fsid, "a UUID, or a number other than 0"),
-    "tandem_export_path": (_folder, "an absolute folder of its own"),
+    "tandem_export_path": (_folder, FOLDER),
     "tandem_helper_image": (_text(r"\S+[:@]\S+"), "an image with a tag or digest"),
     "tandem_http_proxy": (_text(f"|{_URL}"), "a URL"),
     "tandem_ignore_preflight_errors": (_texts, "a list of kubeadm's names"),
@@ -163,6 +182,7 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_kubeconfig_folder": (_anything, "a path"),
     "tandem_kubeconfig_server": (_text(_URL), "a URL"),
     "tandem_kubelet_configuration": (_dictionary, "a dictionary, field of KubeletConfiguration to value"),
+    "tandem_kubelet_drop_local": (_boolean, "true or false"),
     "tandem_kubernetes_repository": (_dictionary, "a dictionary with url, suite and key"),
     "tandem_kubernetes_version": (
         _text(r"1\.(3[4-6])\.\d+"),
@@ -198,10 +218,14 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
         _text(r"|[a-z0-9][a-z0-9.-]*-[0-9]{8}T[0-9]{6}Z"),
         "a backup's name, or empty for the newest",
     ),
+    "tandem_restore_grace_seconds": (_integer(0, 3600), "0 to 3600 (seconds)"),
     "tandem_restore_max_age_hours": (_number(0, 10**6), "hours"),
     "tandem_restore_over_node": (_anything, "the control plane node's name, or empty"),
     "tandem_restore_replace": (_boolean, "true or false"),
-    "tandem_restore_source": (_text(r"|trash|\d{8}T\d{6}Z"), "a snapshot's name, trash, or empty for the newest"),
+    "tandem_restore_source": (
+        _text(r"|trash|replaced|\d{8}T\d{6}Z"),
+        "a snapshot's name, trash, replaced, or empty for the newest",
+    ),
     "tandem_restore_volume": (_text(r"|[A-Za-z0-9][A-Za-z0-9._-]*"), "the name of a volume's folder"),
     "tandem_roll_stale_pods": (_boolean, "true or false"),
     "tandem_rollback_settings": (_dictionary, "set by playbooks/rollback.yml alone"),
@@ -209,11 +233,13 @@ VARIABLES: Final[Mapping[str, tuple[Judge, str]]] = {
     "tandem_service_subnet": (_subnet, "one IPv4 subnet in CIDR form; dual stack and IPv6 are not supported"),
     "tandem_shutdown_critical_seconds": (_integer(0, 600), "seconds, at most those of tandem_shutdown_seconds"),
     "tandem_shutdown_seconds": (_integer(0, 1800), "seconds, 0 for no graceful shutdown of nodes"),
-    "tandem_share_path": (_folder, "an absolute folder of its own"),
+    "tandem_share_path": (_folder, FOLDER),
     "tandem_snapshot_calendar": (_text(r"[A-Za-z0-9*:,./ ~-]+"), "a calendar expression of systemd, e.g. hourly"),
-    "tandem_snapshot_folder": (_folder, "an absolute folder of its own"),
+    "tandem_snapshot_folder": (_folder, FOLDER),
     "tandem_snapshot_keep": (_integer(1, 10000), "a number, at least 1"),
+    "tandem_snapshot_min_free_percent": (_integer(0, 90), "percent of the disk, 0 to 90"),
     "tandem_snapshot_target": (_text(r"|[^\s:]+:/\S+"), "user@host:/folder, or empty"),
+    "tandem_snapshot_target_keep": (_integer(1, 100000), "a number, at least 1"),
     "tandem_snapshots": (_boolean, "true or false"),
     "tandem_trash_days": (_integer(1, 3650), "days, at least 1"),
     "tandem_unreachable_hint": (_anything, "a sentence"),
@@ -250,11 +276,19 @@ def variable_findings(values: Mapping[str, Any]) -> list[str]:
         holds, rule = VARIABLES[name]
         if not holds(value):
             found.append(refusal("inventory", name, value, rule, "correct it; inventories/example shows each"))
-    return found + _shutdown(values) + _own_flags(values) + _accepted(values) + _paths(values) + _subnets(values)
+    found += _shutdown(values) + _own_flags(values) + _accepted(values)
+    told, values = set(values), {**DEFAULTS, **values}
+    return found + _paths(values, told) + _subnets(values) + _times(values)
 
 
 def _shutdown(values: Mapping[str, Any]) -> list[str]:
-    """Critical pods get a part of a shutdown's time; kubelet does not start with more than all of it."""
+    """One kind of shutdown, of whose time critical pods get a part: kubelet does not start otherwise."""
+    fields, named = values.get("tandem_kubelet_configuration"), "tandem_shutdown_seconds"
+    steps = fields.get(SHUTDOWN_BY_PRIORITY) if isinstance(fields, Mapping) else None
+    asked = values.get(named, SHUTDOWN_SECONDS if "tandem_shutdown_critical_seconds" in values else 0)
+    if steps and str(asked).strip() != "0":
+        key, rule = f"tandem_kubelet_configuration.{SHUTDOWN_BY_PRIORITY}", f"kubelet takes this or {named}, not both"
+        return [refusal("inventory", key, steps, rule, "take one of them out")]
     grace: Any = values.get("tandem_shutdown_seconds", SHUTDOWN_SECONDS)
     critical: Any = values.get("tandem_shutdown_critical_seconds", SHUTDOWN_CRITICAL_SECONDS)
     if not (_integer(0, 1800)(grace) and _integer(0, 600)(critical)) or not 0 < int(grace) < int(critical):
@@ -314,15 +348,25 @@ def _accepted(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _paths(values: Mapping[str, Any]) -> list[str]:
-    """Folders that must not lie in one another: what is deleted or hidden in one would be in the other."""
+def _paths(values: Mapping[str, Any], told: Collection[str]) -> list[str]:
+    """Folders that must not lie in one another: what is deleted or hidden in one would be in the other.
+
+    The share alone may have its name on the server: what mounts it never serves it. So a default of the server's is not
+    held against the share's folder, on other machines, either.
+    """
     names = ("tandem_share_path", "tandem_export_path", "tandem_backup_folder", "tandem_snapshot_folder")
     given = {name: PurePosixPath(str(values[name])) for name in names if _folder(values.get(name))}
+    if str(values.get("tandem_snapshots", True)).lower() in ("false", "no"):
+        given.pop("tandem_snapshot_folder", None)
     return [
         refusal("inventory", inner, str(path), f"outside {outer} ({given[outer]})", "choose another folder")
         for inner, path in given.items()
         for outer in given
-        if inner != outer and path != given[outer] and path.is_relative_to(given[outer])
+        if inner != outer
+        and path.is_relative_to(given[outer])
+        and (outer != "tandem_share_path" or inner in told or inner == "tandem_backup_folder")
+        # Of two that are the same, the later in the list is told.
+        and (path != given[outer] or (names.index(inner) > names.index(outer) and inner != "tandem_export_path"))
     ]
 
 
@@ -336,3 +380,14 @@ def _subnets(values: Mapping[str, Any]) -> list[str]:
     return [
         refusal("inventory", "tandem_service_subnet", services, f"apart from the pods' {pods}", "correct one of them")
     ]
+
+
+def _times(values: Mapping[str, Any]) -> list[str]:
+    """A grace time that ends before every client must have spoken: idle ones could not reclaim their locks."""
+    lease: Any = values.get("tandem_nfs_lease_seconds")
+    grace: Any = values.get("tandem_nfs_grace_seconds")
+    if not (_integer(10, 120)(lease) and _integer(10, 120)(grace)) or int(lease) <= int(grace):
+        return []
+    rule = f"at least tandem_nfs_lease_seconds, {lease} s: an idle client may learn of a restart that late"
+    way_out = "raise it, or lower tandem_nfs_lease_seconds"
+    return [refusal("inventory", "tandem_nfs_grace_seconds", grace, rule, way_out)]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from .tandem_release import controller, pod_ready, ready, refusal, tainted
+from .tandem_room import may_stay_away, takes, without_room
 
 REBOOT: Final = "tandem-ha.io/reboot"
 """Annotation of a node that a reboot took out: the boot id that it had. By it a killed run knows how far it came."""
@@ -28,6 +29,15 @@ def marked(node: Mapping[str, Any]) -> str:
         return str(json.loads(text)["boot_id"]) if text else ""
     except (ValueError, KeyError, TypeError):
         return ""
+
+
+def taken_out(node: Mapping[str, Any]) -> bool:
+    """Whether a reboot has taken the node out and nobody has put it back since.
+
+    A run that was killed leaves its annotation. Whoever uncordons the node then has put it back: pods are on it again,
+    and a boot of any other cause must not pass for the one that was asked for.
+    """
+    return bool(marked(node)) and bool(node["spec"].get("unschedulable"))
 
 
 def _short(item: Mapping[str, Any]) -> str:
@@ -134,21 +144,57 @@ def baskets(pods: Sequence[Mapping[str, Any]], node: str) -> tuple[list[str], di
     return sorted(crowded), alone
 
 
+def workload_of(pod: Mapping[str, Any]) -> str:
+    """NAMESPACE/KIND/NAME of what a pod belongs to; of a Deployment's, not of its ReplicaSet."""
+    meta, owner = pod["metadata"], controller(pod)
+    kind, name = owner.get("kind", "Pod"), owner.get("name", meta["name"])
+    suffix = f"-{(meta.get('labels') or {}).get('pod-template-hash', '')}"
+    if kind == "ReplicaSet" and suffix != "-" and name.endswith(suffix):
+        kind, name = "Deployment", name.removesuffix(suffix)
+    return f"{meta['namespace']}/{kind}/{name}"
+
+
+def moving(
+    name: str, others: Sequence[Mapping[str, Any]], pods: Sequence[Mapping[str, Any]], accept: Iterable[str]
+) -> list[Mapping[str, Any]]:
+    """A node's pods that need room on other nodes while it is away.
+
+    Those whose workload serves nowhere else, and those of several that nothing keeps off the other nodes. What is
+    spread hard, one pod a node, waits for its node, and is meant to. Arguments as for `drain_refusals`.
+    """
+    _, alone = baskets(pods, name)
+    accepted, found = set(accept), []
+    for pod in leaving(pods, name)["evicted"]:
+        if "deletionTimestamp" in pod["metadata"] or workload_of(pod) in accepted:
+            continue
+        takers = [node for node in others if takes(node, pod)]
+        if controller(pod)["uid"] in alone or (takers and not may_stay_away(pod, takers)):
+            found.append(pod)
+    return found
+
+
 def drain_refusals(
     name: str,
     nodes: Sequence[Mapping[str, Any]],
     workloads: Iterable[Mapping[str, Any]],
     pods: Sequence[Mapping[str, Any]],
-    accept: Iterable[str],
+    accept: Sequence[str],
 ) -> list[str]:
     """What forbids taking a node out for its reboot, as sentences; empty when nothing does.
 
     A node that an earlier run of ours has taken out already is not judged as cordoned.
+
+    Args:
+        name: the node.
+        nodes: all nodes.
+        workloads: Deployments, StatefulSets and DaemonSets, each with its `kind`.
+        pods: all pods.
+        accept: workloads (NAMESPACE/KIND/NAME) that may be as they are, and whose pods may wait for the node.
     """
     mine = next((node for node in nodes if node["metadata"]["name"] == name), None)
     if mine is None:
         return [refusal("reboot", "node", name, "a node of the cluster", "correct the name")]
-    ours = bool(marked(mine))
+    ours = taken_out(mine)
     others = [node for node in nodes if node is not mine]
     lacks = not_whole(others if ours else nodes, [] if ours else workloads, accept)
     found = []
@@ -163,6 +209,12 @@ def drain_refusals(
         rule = "a Service keeps a ready endpoint: of several pods one is elsewhere"
         way_out = "`kubectl rollout restart` brings them apart"
         found.append(refusal(f"node {name}", "all ready pods", ", ".join(crowded), rule, way_out))
+    # Of a cluster that is not whole nobody can say where its pods would go.
+    rooms = [] if ours or lacks or crowded else without_room(moving(name, others, pods, accept), others, pods)
+    if rooms:
+        rule = "what moves finds room on the other nodes, else it is away for as long as the node is"
+        way_out = "lower requests or free room there; workloads of several pods that may wait: tandem_reboot_accept"
+        found.append(refusal(f"node {name}", "room on the other nodes", "; ".join(rooms), rule, way_out))
     bare = [f"{pod['metadata']['namespace']}/{pod['metadata']['name']}" for pod in leaving(pods, name)["bare"]]
     if bare:
         rule, way_out = "nobody would make them anew", "delete them, or give them a controller"

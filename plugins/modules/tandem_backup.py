@@ -20,7 +20,7 @@ short_description: Keeps, lists and reads states of a cluster's tuning
 description:
   - With C(state=present), keeps the given documents and copies of files in a folder of their own, named after the time,
     unless the newest backup holds the same. A backup appears whole or not at all. Older ones than C(keep) are removed,
-    but never the newest that was complete.
+    but never the newest that was complete, nor the one that C(going_to) of the newest names.
   - With C(state=listed), returns all backups, newest first. With C(state=read), returns one after checking it.
   - Refuses the static pod directory, where kubelet runs whatever it finds, and a disk that is too full.
   - Supports check mode.
@@ -50,7 +50,7 @@ options:
   about:
     description:
       - What else is to be known of the state (cluster, versions, profile). C(whole) says whether it is a finished one;
-        null means that only the first backup is.
+        null means that only the first backup is. C(going_to) names the backup that is about to be restored.
     type: dict
     default: {}
   keep:
@@ -217,11 +217,13 @@ def make(folder: Path, record: dict[str, Any], texts: dict[str, str], files: dic
 def prune(folder: Path, keep: int) -> list[str]:
     """Remove what is older than the newest `keep`, left-overs of broken attempts too; the names removed.
 
-    The newest backup of a complete state stays, however many half-done ones followed it.
+    The newest backup of a complete state stays, however many half-done ones followed it, and so does the one that is
+    being restored: a rollback that is killed needs it again.
     """
     known = listed(folder)
     complete = [record["name"] for record in known if record.get("whole")]
-    stay = {record["name"] for record in known[: max(1, keep)]} | set(complete[:1])
+    going_to = {record.get("going_to") for record in known[:1]}
+    stay = {record["name"] for record in known[: max(1, keep)]} | set(complete[:1]) | going_to
     gone = [record["name"] for record in known if record["name"] not in stay]
     for name in [*gone, *(path.name for path in folder.glob(f"{PARTIAL}*"))]:
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -239,7 +241,11 @@ def present(parameters: dict[str, Any], *, check_mode: bool) -> dict[str, Any]:
     texts = {name: str(text) for name, text in parameters["documents"].items()}
     files = sources(parameters["files"])
     known, mark = listed(folder), digest(texts, files)
-    kept = bool(known) and known[0].get("digest") == mark
+    # What is about to be done to this state belongs to it: a rollback that is killed goes on by it.
+    kept = bool(known) and (known[0].get("digest"), known[0].get("going_to") or "") == (
+        mark,
+        parameters["about"].get("going_to") or "",
+    )
     size = sum(len(text.encode()) for text in texts.values()) + sum(path.stat().st_size for path in files.values())
     # The change that is to follow fills the disk too: a full one is refused even with a backup of this state kept.
     refuse_full_disk(folder, 0 if kept else size, parameters["min_free_mib"])

@@ -24,6 +24,11 @@ options:
     description: Whether to ask each kubelet for its live configuration.
     type: bool
     default: false
+  without:
+    description: Nodes that are not asked, for they are lost. Until the API server has noticed, they are Ready.
+    type: list
+    elements: str
+    default: []
   storage_class:
     description: Name of the storage class to look up.
     type: str
@@ -114,7 +119,7 @@ def workloads(api: Kube) -> dict[str, Any]:
             {
                 "namespace": item["metadata"]["namespace"],
                 "name": item["metadata"]["name"],
-                "labels": (item["spec"].get("selector") or {}).get("matchLabels", {}),
+                "selector": item["spec"].get("selector"),
                 "allowed": item.get("status", {}).get("disruptionsAllowed", 0),
             }
         )
@@ -180,7 +185,7 @@ def gather(api: Kube, parameters: dict[str, Any]) -> dict[str, Any]:
     }
     if parameters["configz"]:
         for name, node in nodes.items():
-            if node["ready"] == "True":
+            if node["ready"] == "True" and name not in parameters["without"]:
                 state["configz"][name] = api.get(f"/api/v1/nodes/{name}/proxy/configz")["kubeletconfig"]
     if parameters["storage_class"]:
         state["storage_class"] = api.find(f"/apis/storage.k8s.io/v1/storageclasses/{parameters['storage_class']}")
@@ -222,6 +227,7 @@ def main() -> None:
         argument_spec={
             "kubeconfig": {"type": "path", "required": True},
             "configz": {"type": "bool", "default": False},
+            "without": {"type": "list", "elements": "str", "default": []},
             "storage_class": {"type": "str", "default": ""},
             "storage_namespace": {"type": "str", "default": ""},
             "node_restriction": {"type": "bool", "default": False},

@@ -82,6 +82,9 @@ differences:
 WAIT_SECONDS = 60
 """How long a call of before may take to end."""
 
+SEEN_SECONDS = 65
+"""How long a client of the share may take to see a folder: acdirmax of nfs(5), and a little more."""
+
 
 class Turn:
     """This call's turn on the machine: a later call ends it.
@@ -147,6 +150,24 @@ def opened(exchange: Path, owner: int) -> None:
     give(exchange, owner)
 
 
+def seen(exchange: Path, tick: Callable[[], None]) -> bool:
+    """Whether the exchange is there, and see it with its files as the NFS server has them now.
+
+    A client believes for up to a minute (acdirmax in nfs(5)) that what it did not find, or removed, is still away.
+    Opening a folder asks the server whether the folder has changed, and what changed is looked up anew; a client that
+    was given the folder to itself (a directory delegation) does not ask, so that it is waited for.
+    """
+    until = time.monotonic() + SEEN_SECONDS
+    while True:
+        for folder in (exchange.parent.parent, exchange.parent, exchange):
+            with suppress(FileNotFoundError):
+                os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
+        if exchange.is_dir() or time.monotonic() > until:
+            return exchange.is_dir()
+        tick()
+        time.sleep(0.5)
+
+
 def closed(exchange: Path, memory: Path) -> bool:
     """Remove the exchange, and what this machine remembers; whether there was either.
 
@@ -176,7 +197,7 @@ def work(parameters: dict[str, Any], tick: Callable[[], None]) -> dict[str, Any]
         return {"changed": True}
     if state == "closed":
         return {"changed": closed(exchange, memory)}
-    if not exchange.is_dir():
+    if not seen(exchange, tick):
         raise CopyError(f"{exchange} is not there; rule: both machines see the share; way out: mount it")
     owners = {int(here): int(there) for here, _, there in (each.partition("=") for each in parameters["owners"])}
     folder = Placed(parameters["root"], Memory(memory), owners, tick)

@@ -19,6 +19,7 @@ from ansible.module_utils.tandem_whole import (
     not_whole,
     on_the_way,
     services,
+    taken_out,
 )
 
 DOCUMENTATION = """
@@ -31,8 +32,8 @@ description:
     serve elsewhere. When that does not come about in time the node is given back, and it fails.
   - With C(state=returned), waits until the node is Ready with another boot id, uncordons it, and waits until the
     cluster is whole. With C(state=whole), waits for that alone. Every Service that had a ready endpoint has one again.
-  - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. Check mode
-    changes nothing.
+  - An annotation of the node remembers its boot id, so that a run that was killed goes on where it was. It counts while
+    the node is cordoned; of one that somebody uncordoned it is written anew. Check mode changes nothing.
 options:
   kubeconfig:
     description: Path of the kubeconfig.
@@ -48,7 +49,7 @@ options:
     choices: [planned, drained, returned, whole]
     required: true
   accept:
-    description: Workloads (NAMESPACE/KIND/NAME) that need not be whole.
+    description: Workloads (NAMESPACE/KIND/NAME) that need not be whole, and whose pods may wait for the node.
     type: list
     elements: str
     default: []
@@ -129,7 +130,7 @@ def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict
     Args:
         api: the cluster.
         name: the node.
-        accept: workloads that need not be whole.
+        accept: workloads that need not be whole, and whose pods may wait for the node.
         until: how long pods that start are waited for, by the monotonic clock: a roll-out is no fault.
     """
     while True:
@@ -138,7 +139,7 @@ def planned(api: Kube, name: str, accept: list[str], until: float = 0.0) -> dict
             break
         time.sleep(SETTLE_SECONDS)
     mine = next((node for node in nodes if node["metadata"]["name"] == name), None)
-    before = marked(mine) if mine else ""
+    before = marked(mine) if mine and taken_out(mine) else ""
     found = services(api.get("/apis/discovery.k8s.io/v1/endpointslices")["items"])
     return {
         "refusals": refusals,
@@ -184,8 +185,8 @@ def drained(api: Kube, name: str, accept: list[str], seconds: float) -> dict[str
     pods = api.get("/api/v1/pods")["items"]
     alone = baskets(pods, name)[1]
     first = {_name(pod): pod for pod in leaving(pods, name)["evicted"]}
-    changed = not marked(node) or not node["spec"].get("unschedulable") or bool(first)
-    if not marked(node):
+    changed = not taken_out(node) or bool(first)
+    if not taken_out(node):
         value = json.dumps({"boot_id": node["status"]["nodeInfo"].get("bootID", "")})
         body = {"metadata": {"annotations": {REBOOT: value}}, "spec": {"unschedulable": True}}
         api.request("PATCH", f"/api/v1/nodes/{name}", body=body, headers=MERGE)

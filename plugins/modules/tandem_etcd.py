@@ -31,7 +31,8 @@ description:
     first. It has to hold as many keys, at the snapshot's revision, as the first says, and the namespace kube-system
     with the same content. The scratch folder goes again.
   - Supports check mode, in which only the means are looked at.
-  - With C(state=healthy) nothing is taken; every member is asked whether it is healthy, and for alarms.
+  - With C(state=healthy) nothing is taken; every member is asked whether it is healthy, and for alarms. A control plane
+    node without a manifest of etcd has its etcd elsewhere, and nothing to tell.
 options:
   path:
     description: Where the snapshot goes.
@@ -50,6 +51,10 @@ options:
     description: How long the scratch etcd may take to answer.
     type: int
     default: 60
+  wait_seconds:
+    description: With C(state=healthy), how long a member that has just started may take to be so.
+    type: int
+    default: 0
 author: Tandem
 """
 
@@ -72,24 +77,27 @@ sick:
 PROBE_KEY = "/registry/namespaces/kube-system"
 PREFIX = "/registry"
 MIB = 1024 * 1024
+MANIFEST = Path("/etc/kubernetes/manifests/etcd.yaml")
+POLL_SECONDS = 2.0
 
 
-def programs(pid: int) -> dict[str, str]:
+def programs(pid: int, names: tuple[str, ...] = ("etcd", "etcdctl", "etcdutl")) -> dict[str, str]:
     """Etcd's own programs, from the container of a process, else from the machine.
 
     Raises:
         SnapshotError: one is missing.
     """
     found = {}
-    for name in ("etcd", "etcdctl", "etcdutl"):
+    for name in names:
         inside = Path(f"/proc/{pid}/root/{BINARIES}/{name}")
         path = (
             str(inside) if inside.is_file() else shutil.which(name, path=f"/usr/local/bin:{os.environ.get('PATH', '')}")
         )
         if path is None:
             raise SnapshotError(
-                f"{name} is neither in etcd's container ({inside}) nor on this machine; rule: a backup that nobody has "
-                "restored is no backup, and that takes etcdutl; way out: install it, of the cluster's etcd version"
+                f"{name} is neither in etcd's container ({inside}) nor on this machine; rule: etcd's own programs say "
+                "whether it is healthy, and prove a backup by restoring it; way out: install it, of the cluster's etcd "
+                "version"
             )
         found[name] = path
     return found
@@ -250,12 +258,24 @@ def refuse_full_disk(folder: Path, size: int, min_free_mib: int) -> None:
 def sick(etcd: dict[str, Any]) -> str:
     """What is wrong with etcd: a member that does not answer, or an alarm; empty when nothing is."""
     try:
-        tools, arguments = programs(etcd["pid"]), access(etcd["args"])
-        run(tools["etcdctl"], *arguments, "endpoint", "health", "--cluster")
-        alarms: str = run(tools["etcdctl"], *arguments, "alarm", "list")
+        etcdctl, arguments = programs(etcd["pid"], ("etcdctl",))["etcdctl"], access(etcd["args"])
+        run(etcdctl, *arguments, "endpoint", "health", "--cluster")
+        alarms: str = run(etcdctl, *arguments, "alarm", "list")
         return alarms.strip()
     except SnapshotError as error:
         return str(error)
+
+
+def health(seconds: float) -> str:
+    """What is wrong with etcd once a member that has just started had its time; empty when nothing is."""
+    until = time.monotonic() + seconds
+    while True:
+        etcd = processes().get("etcd")
+        gone = "it does not run" if MANIFEST.exists() else ""
+        said = sick(etcd) if etcd else gone
+        if not said or time.monotonic() > until:
+            return said
+        time.sleep(POLL_SECONDS)
 
 
 def main() -> None:
@@ -266,13 +286,14 @@ def main() -> None:
             "state": {"type": "str", "choices": ["kept", "healthy"], "default": "kept"},
             "min_free_mib": {"type": "int", "default": 64},
             "timeout_seconds": {"type": "int", "default": 60},
+            "wait_seconds": {"type": "int", "default": 0},
         },
         required_if=[("state", "kept", ["path"])],
         supports_check_mode=True,
     )
-    etcd = processes().get("etcd")
     if module.params["state"] == "healthy":
-        module.exit_json(changed=False, sick=sick(etcd) if etcd else "it does not run")
+        module.exit_json(changed=False, sick=health(module.params["wait_seconds"]))
+    etcd = processes().get("etcd")
     if etcd is None:
         module.fail_json(msg="no etcd runs on this machine; rule: it is a static pod of the control plane's nodes")
     try:

@@ -18,12 +18,14 @@ description:
   - One call in place of one C(copy) a file, for machines on which each call costs a second.
   - Files are replaced atomically. Supports check mode and diff. Refuses to touch the static pod directory, where
     kubelet would run whatever it finds.
+  - With C(remember) a run that ends between a file and what has to follow it is made up for. A mark is left before the
+    first file of a topic is written, the topic is returned as long as the mark is there, and C(acted) takes it away.
 options:
   files:
     description: The files.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       path:
         description: Absolute path.
@@ -50,6 +52,15 @@ options:
         description: Returned in C(topics) when the file changed, so that a handler knows what to restart.
         type: str
         default: ''
+  remember:
+    description: Whose topics these are, a role's name; empty when nobody has to act on them.
+    type: str
+    default: ''
+  acted:
+    description: Topics that have been acted on.
+    type: list
+    elements: str
+    default: []
 author: Tandem
 """
 
@@ -58,6 +69,12 @@ EXAMPLES = """
   tandem_files:
     files:
       - {path: /etc/hosts, block: tandem, content: "10.0.0.10 cp1\\n", topic: hosts}
+    remember: some_role
+  register: files
+
+- name: What follows from changed files is done
+  tandem_files: {remember: some_role, acted: "{{ files.topics }}"}
+  when: files.topics | length > 0
 """
 
 RETURN = """
@@ -66,12 +83,14 @@ paths:
   returned: always
   type: list
 topics:
-  description: Topics of the files that changed, each once.
+  description: Topics of the files that changed, and those that wait since an earlier run, each once.
   returned: always
   type: list
 """
 
 FORBIDDEN = "/etc/kubernetes/manifests"
+PENDING = Path("/var/lib/tandem/pending")
+"""Where marks lie: topics whose files were written and on which nobody has acted yet."""
 
 
 def read(path: Path) -> str | None:
@@ -163,6 +182,29 @@ def apply(item: dict[str, Any], check_mode: bool) -> dict[str, str] | None:
     return {"before_header": str(path), "after_header": str(path), "before": current or "", "after": wanted or ""}
 
 
+def mark(role: str, topic: str) -> Path:
+    """The mark of a role's topic."""
+    return PENDING / f"{role}.{topic}"
+
+
+def bring(item: dict[str, Any], role: str, check_mode: bool) -> dict[str, str] | None:
+    """Bring one file to its wanted state as `apply` does, its topic's mark before it."""
+    diff = apply(item, True)
+    if diff is None or check_mode:
+        return diff
+    if role and item["topic"]:
+        path = mark(role, item["topic"])
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        path.touch()
+        # The file must not be on the disk without its mark.
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return apply(item, False)
+
+
 def main() -> None:
     """Entry point of the module."""
     module = AnsibleModule(
@@ -170,7 +212,7 @@ def main() -> None:
             "files": {
                 "type": "list",
                 "elements": "dict",
-                "required": True,
+                "default": [],
                 "options": {
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str", "default": ""},
@@ -179,22 +221,29 @@ def main() -> None:
                     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
                     "topic": {"type": "str", "default": ""},
                 },
-            }
+            },
+            "remember": {"type": "str", "default": ""},
+            "acted": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )
+    role = module.params["remember"]
+    for topic in [] if module.check_mode else module.params["acted"]:
+        mark(role, topic).unlink(missing_ok=True)
     diffs: list[dict[str, str]] = []
     paths: list[str] = []
     topics: list[str] = []
     for item in module.params["files"]:
+        topic = item["topic"]
         try:
-            diff = apply(item, module.check_mode)
+            diff = bring(item, role, module.check_mode)
         except (OSError, ValueError) as error:
             module.fail_json(msg=f"{item['path']}: {error}", paths=paths, topics=topics)
         if diff is not None:
             diffs.append(diff)
             paths.append(item["path"])
-            topics += [item["topic"]] if item["topic"] and item["topic"] not in topics else []
+        waits = diff is not None or (role and mark(role, topic).exists())
+        topics += [topic] if topic and waits and topic not in topics else []
     module.exit_json(changed=bool(paths), paths=paths, topics=topics, diff=diffs)
 
 

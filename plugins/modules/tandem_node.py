@@ -76,6 +76,7 @@ node:
 
 MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBEADM_MANIFESTS = ("etcd.yaml", "kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
+KUBELET = Path("/var/lib/kubelet")
 
 
 def run(*argv: str) -> str:
@@ -248,6 +249,24 @@ def foreign_manifests() -> list[str]:
     return [name for name in names_in(MANIFESTS) if not name.startswith(".") and name not in KUBEADM_MANIFESTS]
 
 
+def kubelet() -> dict[str, Any]:
+    """Kubelet's file, the kubelet-config that a role last had it take, and whether a role began to and did not end."""
+    return {
+        "file": read(KUBELET / "config.yaml"),
+        "document": read(KUBELET / "tandem-document.yaml"),
+        "unfinished": (KUBELET / "tandem-before.yaml").exists(),
+    }
+
+
+def shutdown_delay() -> float | None:
+    """How long logind lets a shutdown wait for those who hold it back, seconds; None where it does not run."""
+    name, path = "org.freedesktop.login1", "/org/freedesktop/login1"
+    kind, _, value = run(
+        "busctl", "--auto-start=no", "get-property", name, path, f"{name}.Manager", "InhibitDelayMaxUSec"
+    ).partition(" ")
+    return int(value) / 1e6 if kind == "t" else None
+
+
 def gather(parameters: dict[str, Any]) -> dict[str, Any]:
     """Everything, as one dict."""
     system = operating_system()
@@ -265,6 +284,8 @@ def gather(parameters: dict[str, Any]) -> dict[str, Any]:
         "processes": processes(),
         "busy": at_work(),
         "foreign_manifests": foreign_manifests(),
+        "kubelet": kubelet(),
+        "shutdown_delay_seconds": shutdown_delay(),
         "certificates": tandem_certificates.gather(),
         "joined": Path("/etc/kubernetes/kubelet.conf").exists(),
         "control_plane": Path("/etc/kubernetes/admin.conf").exists(),

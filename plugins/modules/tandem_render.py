@@ -21,8 +21,10 @@ description:
   - Renders the control plane's manifests from a ClusterConfiguration that is not in the cluster yet, by C(kubeadm init
     phase control-plane --dry-run) into a folder under C(/run), which goes again. C(kubeadm upgrade node --dry-run)
     would show the old document's flags and write under C(/etc/kubernetes/tmp).
-  - Shows kubelet's configuration file with the fields replaced that would change.
-  - Changes nothing; meant for check mode.
+  - Renders kubelet's configuration file in the same way (C(kubeadm init phase kubelet-start --dry-run), from the
+    cluster's documents, the node's patches, and what kubeadm finds out on the node. Values of the file that come from
+    nowhere else are seen to be lost.
+  - Changes nothing.
 options:
   cluster_configuration:
     description: The ClusterConfiguration that would be in the cluster. Empty on nodes without a control plane.
@@ -36,10 +38,10 @@ options:
     description: Folder of kubeadm patches, used when it exists.
     type: path
     default: /etc/kubernetes/patches
-  kubelet_changes:
-    description: Fields of KubeletConfiguration that would change, each as YAML text; an empty one goes.
-    type: dict
-    default: {}
+  kubelet_documents:
+    description: The ClusterConfiguration and the KubeletConfiguration to render kubelet's file from. Empty for none.
+    type: str
+    default: ''
 author: Tandem
 """
 
@@ -56,10 +58,17 @@ paths:
   description: Files that would change.
   returned: always
   type: list
+kubelet:
+  description: Kubelet's file as it is (C(before)), as kubeadm would write it (C(after)), and as tuning last left it
+    (C(written), empty when it never did).
+  returned: with C(kubelet_documents)
+  type: dict
 """
 
 MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBELET = Path("/var/lib/kubelet/config.yaml")
+WRITTEN = Path("/var/lib/kubelet/tandem-written.yaml")
+SOCKET = re.compile(r"^containerRuntimeEndpoint:.*\n", re.MULTILINE)
 SCRATCH = "/run"
 RENDERED = ("kube-apiserver.yaml", "kube-controller-manager.yaml", "kube-scheduler.yaml")
 ADDRESS = "kubeadm.kubernetes.io/kube-apiserver.advertise-address.endpoint"
@@ -81,8 +90,8 @@ def endpoint(manifest: str) -> tuple[str, int]:
     return found[1], int(found[2])
 
 
-def init_input(cluster_configuration: str, node: str, address: tuple[str, int], patches: Path) -> str:
-    """The input of `kubeadm init phase`: this node's own part, then the cluster's document."""
+def init_input(documents: str, node: str, address: tuple[str, int], patches: Path) -> str:
+    """The input of `kubeadm init phase`: this node's own part, then the cluster's documents."""
     init: dict[str, Any] = {
         "apiVersion": "kubeadm.k8s.io/v1beta4",
         "kind": "InitConfiguration",
@@ -91,7 +100,30 @@ def init_input(cluster_configuration: str, node: str, address: tuple[str, int], 
     }
     if patches.is_dir():
         init["patches"] = {"directory": str(patches)}
-    return json.dumps(init) + "\n---\n" + cluster_configuration
+    return json.dumps(init) + "\n---\n" + documents
+
+
+def dry_run(given: str, kubeadm: str, phase: list[str], names: tuple[str, ...]) -> dict[str, str]:
+    """The named files that a phase of `kubeadm init` would write from an input, by name.
+
+    Raises:
+        RenderError: kubeadm refused.
+        OSError: there is no kubeadm.
+    """
+    scratch = Path(tempfile.mkdtemp(prefix="tandem-render-", dir=SCRATCH))
+    try:
+        source = scratch / "input.yaml"
+        source.write_text(given, encoding="utf-8")
+        target = scratch / "files"
+        target.mkdir()
+        environment = {**os.environ, "KUBEADM_INIT_DRYRUN_DIR": str(target), "TMPDIR": str(scratch)}
+        command = [kubeadm, "init", "phase", *phase, "--dry-run", "--config", str(source)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        if done.returncode != 0:
+            raise RenderError(f"kubeadm cannot render these settings: {done.stderr.strip() or done.stdout.strip()}")
+        return {name: (target / name).read_text(encoding="utf-8") for name in names}
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def render(cluster_configuration: str, node: str, manifests: Path, patches: Path, kubeadm: str) -> dict[str, str]:
@@ -102,39 +134,25 @@ def render(cluster_configuration: str, node: str, manifests: Path, patches: Path
         OSError: there is no kubeadm, or no manifest to start from.
     """
     address = endpoint((manifests / RENDERED[0]).read_text(encoding="utf-8"))
-    scratch = Path(tempfile.mkdtemp(prefix="tandem-render-", dir=SCRATCH))
-    try:
-        source = scratch / "input.yaml"
-        source.write_text(init_input(cluster_configuration, node, address, patches), encoding="utf-8")
-        target = scratch / "manifests"
-        target.mkdir()
-        environment = {**os.environ, "KUBEADM_INIT_DRYRUN_DIR": str(target), "TMPDIR": str(scratch)}
-        command = [kubeadm, "init", "phase", "control-plane", "all", "--dry-run", "--config", str(source)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-        if done.returncode != 0:
-            raise RenderError(f"kubeadm cannot render these settings: {done.stderr.strip() or done.stdout.strip()}")
-        return {name: (target / name).read_text(encoding="utf-8") for name in RENDERED}
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    return dry_run(
+        init_input(cluster_configuration, node, address, patches), kubeadm, ["control-plane", "all"], RENDERED
+    )
 
 
-def kubelet_text(current: str, changes: dict[str, str]) -> str:
-    """Kubelet's configuration file with top-level fields replaced, added in order, or removed.
+def render_kubelet(documents: str, current: str, node: str, patches: Path, kubeadm: str) -> str:
+    """Kubelet's configuration file as kubeadm would write it on this node.
 
-    The file has fields of its own (kubeadm's patches, what it finds out on the node), so it is not the cluster's
-    document.
+    The runtime's socket, which kubeadm keeps in a file of the node's own, stays as it is. The address is only for
+    kubeadm, which wants one: nothing of it reaches kubelet's file.
+
+    Raises:
+        RenderError: kubeadm refused.
+        OSError: there is no kubeadm.
     """
-    blocks: dict[str, str] = {}
-    name = ""
-    for line in current.splitlines(keepends=True):
-        if re.match(r"[A-Za-z]", line):
-            name = line.partition(":")[0]
-        blocks[name] = blocks.get(name, "") + line
-    for field, text in changes.items():
-        blocks.pop(field, None)
-        if text:
-            blocks[field] = text if text.endswith("\n") else f"{text}\n"
-    return "".join(blocks[field] for field in sorted(blocks))
+    given = init_input(documents, node, ("192.0.2.1", 6443), patches)
+    text = dry_run(given, kubeadm, ["kubelet-start"], (KUBELET.name,))[KUBELET.name]
+    socket = SOCKET.search(current)
+    return SOCKET.sub(socket[0] if socket else "", text)
 
 
 def difference(path: Path, before: str, after: str) -> dict[str, str] | None:
@@ -151,25 +169,28 @@ def main() -> None:
             "cluster_configuration": {"type": "str", "default": ""},
             "node_name": {"type": "str", "required": True},
             "patches": {"type": "path", "default": "/etc/kubernetes/patches"},
-            "kubelet_changes": {"type": "dict", "default": {}},
+            "kubelet_documents": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
     given = module.params
-    diffs = []
+    diffs: list[dict[str, str] | None] = []
+    result: dict[str, Any] = {}
+    kubeadm, patches = module.get_bin_path("kubeadm", required=True), Path(given["patches"])
     try:
         if given["cluster_configuration"]:
-            kubeadm = module.get_bin_path("kubeadm", required=True)
-            patches = Path(given["patches"])
             new = render(given["cluster_configuration"], given["node_name"], MANIFESTS, patches, kubeadm)
             diffs += [difference(MANIFESTS / n, (MANIFESTS / n).read_text(encoding="utf-8"), new[n]) for n in RENDERED]
-        if given["kubelet_changes"]:
+        if given["kubelet_documents"]:
             current = KUBELET.read_text(encoding="utf-8")
-            diffs.append(difference(KUBELET, current, kubelet_text(current, given["kubelet_changes"])))
+            after = render_kubelet(given["kubelet_documents"], current, given["node_name"], patches, kubeadm)
+            diffs.append(difference(KUBELET, current, after))
+            written = WRITTEN.read_text(encoding="utf-8") if WRITTEN.exists() else ""
+            result["kubelet"] = {"before": current, "after": after, "written": written}
     except (OSError, RenderError, subprocess.TimeoutExpired) as error:
         module.fail_json(msg=f"{given['node_name']}: {error}")
     shown = [diff for diff in diffs if diff is not None]
-    module.exit_json(changed=bool(shown), paths=[diff["before_header"] for diff in shown], diff=shown)
+    module.exit_json(changed=bool(shown), paths=[diff["before_header"] for diff in shown], diff=shown, **result)
 
 
 if __name__ == "__main__":

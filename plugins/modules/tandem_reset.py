@@ -30,10 +30,11 @@ module: tandem_reset
 short_description: Cleans a worker's machine of kubelet, pods, network and mount, and never touches the share
 description:
   - Runs on the machine. C(state=planned) tells what would go and fails when something forbids it; it changes nothing.
-  - C(state=reset) stops kubelet, the service that mounts, and the container runtime, ends all pods' processes, unmounts
-    everything below the folders that go, then the share wherever it is mounted, reads back that all of that is so, and
-    only then removes the folders, within their own file systems. Never lazily, never by force. Broken off, it goes on
-    from there. Packages and their repositories stay. Supports check mode.
+  - C(state=reset) stops keepalived, so that the address for clients outside is let go, then kubelet, the service that
+    mounts, and the container runtime, ends all pods' processes, unmounts everything below the folders that go, then the
+    share wherever it is mounted, reads back that all of that is so, and only then removes the folders, within their own
+    file systems. Never lazily, never by force. Broken off, it goes on from there. Packages, their repositories and
+    settings stay. Supports check mode.
 options:
   state:
     description: What to do.
@@ -86,12 +87,34 @@ FILES = (
     f"{UNITS}/tandem-share.service",
     f"{UNITS}/tandem-share-label.service",
     f"{UNITS}/tandem-pod-routes.service",
+    f"{UNITS}/tandem-virtual-ip.service",
     f"{UNITS}/kubelet.service.d/30-tandem-runtime.conf",
     f"{UNITS}/kubelet.service.d/40-tandem-share.conf",
     f"{UNITS}/kubelet.service.d/50-tandem.conf",
 )
-STOPPED = ("kubelet.service", "tandem-share.service", "containerd.service")
-DISABLED = ("tandem-share.service", "tandem-share-label.service", "tandem-pod-routes.service")
+LEFT = (
+    "/etc/apt",
+    "/etc/containerd",
+    "/etc/hosts",
+    "/etc/modules-load.d",
+    "/etc/needrestart",
+    "/etc/sysctl.d",
+    f"{UNITS}/containerd.service.d",
+    "/etc/systemd/logind.conf.d",
+    "/etc/yum.repos.d",
+)
+"""Where our roles wrote what may stay: settings of packages and of the kernel, which do nothing without a kubelet."""
+
+STOPPED = ("tandem-virtual-ip.service", "kubelet.service", "tandem-share.service", "containerd.service")
+"""In this order: the address for clients outside goes to the other worker before anything ends here. Left to run,
+keepalived would hold it on, for a health script that is gone counts as one that says yes."""
+
+DISABLED = (
+    "tandem-virtual-ip.service",
+    "tandem-share.service",
+    "tandem-share-label.service",
+    "tandem-pod-routes.service",
+)
 GROUPS = ("kubepods.slice", "kubepods", "system.slice/containerd.service")
 """Control groups of all pods, by the driver, and of the container runtime's shims, which outlive it."""
 
@@ -147,7 +170,7 @@ def plan(share: str) -> dict[str, Any]:
         f"ended: all pods, {', '.join(STOPPED)}",
         f"unmounted: {len(below(now, FOLDERS))} mounts below these folders, and {share}",
         f"removed: {', '.join(folders) or 'nothing'}",
-        f"left as it is: what is on the share, packages and their repositories, {share} as an empty folder",
+        f"left as it is: what is on the share, packages, their repositories and settings, {share} as an empty folder",
     ]
     left = [path for path in FILES if os.path.lexists(path)]
     return {"changed": bool(folders or left or of_share(now, share)), "told": told}

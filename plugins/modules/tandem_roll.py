@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.tandem_kube import MERGE, Kube, KubeError
+from ansible.module_utils.tandem_selectors import selects
 
 DOCUMENTATION = """
 module: tandem_roll
@@ -64,8 +65,7 @@ def rolled(item: dict[str, Any]) -> bool:
 def blocked(budgets: list[dict[str, Any]], labels: dict[str, str]) -> str:
     """Name of a budget that covers pods with these labels and allows no disruption now; empty when there is none."""
     for budget in budgets:
-        selector = (budget["spec"].get("selector") or {}).get("matchLabels") or {}
-        covers = selector and selector.items() <= labels.items()
+        covers = selects(budget["spec"].get("selector"), labels)
         if covers and budget.get("status", {}).get("disruptionsAllowed", 0) < 1:
             return str(budget["metadata"]["name"])
     return ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import subprocess
 import tarfile
 import tempfile
@@ -34,7 +33,8 @@ options:
     choices: [sealed, checked, opened]
     required: true
   files:
-    description: For C(state=sealed), name in the archive to path. Folders go whole; missing ones are left out.
+    description: For C(state=sealed), name in the archive to path. Folders go whole; missing ones are left out. A link
+      goes as what it leads to, and one that leads nowhere is refused.
     type: dict
     default: {}
   recipient:
@@ -94,17 +94,44 @@ def checksum(path: Path) -> str:
 
 
 def members(files: dict[str, str]) -> dict[str, Path]:
-    """Every file to be sealed, by its name in the archive."""
+    """Every file to be sealed, by its name in the archive.
+
+    Raises:
+        SealError: a link leads nowhere, or back to a folder above it.
+    """
     found = {}
     for name, given in files.items():
         path = Path(given)
         if path.is_dir():
-            found.update(
-                {f"{name}/{each.relative_to(path)}": each for each in sorted(path.rglob("*")) if each.is_file()}
-            )
+            found.update(_inside(name, path, ()))
         elif path.is_file():
             found[name] = path
+        elif path.is_symlink() and not path.exists():
+            raise _nowhere(path)
     return found
+
+
+def _inside(name: str, folder: Path, above: tuple[Path, ...]) -> dict[str, Path]:
+    """A folder's files, by their names in the archive; those of linked folders too."""
+    real = folder.resolve()
+    if real in above:
+        raise SealError(f"{folder} leads back to {real}, a folder above it; way out: remove that link")
+    found = {}
+    for each in sorted(folder.iterdir()):
+        if each.is_dir():
+            found.update(_inside(f"{name}/{each.name}", each, (*above, real)))
+        elif each.is_file():
+            found[f"{name}/{each.name}"] = each
+        elif not each.exists():
+            raise _nowhere(each)
+    return found
+
+
+def _nowhere(link: Path) -> SealError:
+    return SealError(
+        f"{link} is a link to {link.readlink()}, where no file is; rule: a backup holds every file that was there; "
+        "way out: bring the file back, or remove the link"
+    )
 
 
 def seal(path: Path, files: dict[str, Path], recipient: str) -> None:
@@ -138,7 +165,8 @@ def seal(path: Path, files: dict[str, Path], recipient: str) -> None:
 
 
 def _write_tar(stream: IO[bytes], files: dict[str, Path], sums: bytes) -> None:
-    with tarfile.open(fileobj=stream, mode="w|") as archive:
+    # A link goes as the file that it leads to: what lies outside the folder is nowhere else in the archive.
+    with tarfile.open(fileobj=stream, mode="w|", dereference=True) as archive:
         with tempfile.TemporaryFile() as first:
             first.write(sums)
             first.seek(0)
@@ -156,20 +184,19 @@ def unseal(path: Path, key: str, folder: Path | None) -> dict[str, str]:
         SealError: the key is another's, or the archive is not what it was.
     """
     argv = ["openssl", "cms", "-decrypt", "-binary", "-inform", "DER", "-in", str(path), "-inkey", key]
-    with tempfile.TemporaryDirectory(dir=folder.parent if folder else None, prefix=".tandem-open-") as scratch:
-        clear = Path(scratch) / "clear.tar"
-        with clear.open("wb") as stream:
-            os.fchmod(stream.fileno(), 0o600)
-            done = subprocess.run(argv, stdout=stream, stderr=subprocess.PIPE, check=False)
+    # A file without a name: whatever ends this program, nothing that is open stays behind.
+    with tempfile.TemporaryFile(dir=folder.parent if folder else None) as clear:
+        done = subprocess.run(argv, stdout=clear, stderr=subprocess.PIPE, check=False)
         # openssl writes before it has seen the seal: nothing of it counts unless it ends well.
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip()[-400:]
             raise SealError(f"{path} cannot be opened with {key}: {said or 'another key, or a changed archive'}")
-        with tarfile.open(clear) as archive:
+        clear.seek(0)
+        with tarfile.open(fileobj=clear) as archive:
             sealed = _sums(archive)
             sums = dict(sealed)
             for entry in archive.getmembers():
-                content = archive.extractfile(entry)
+                content = _content(archive, entry, path)
                 if entry.name == MANIFEST or content is None:
                     continue
                 if sums.pop(entry.name, "") != _sum(content):
@@ -183,9 +210,20 @@ def unseal(path: Path, key: str, folder: Path | None) -> dict[str, str]:
 
 
 def _sums(archive: tarfile.TarFile) -> dict[str, str]:
-    first = archive.extractfile(MANIFEST)
+    first = archive.extractfile(MANIFEST) if MANIFEST in archive.getnames() else None
     lines = first.read().decode().splitlines() if first is not None else []
     return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> IO[bytes] | None:
+    try:
+        return archive.extractfile(entry)
+    except KeyError:
+        # Archives of earlier versions may hold such links.
+        raise SealError(
+            f"{path}: {entry.name} was sealed as a link to {entry.linkname}, and that file is not in the archive; "
+            "way out: another backup"
+        ) from None
 
 
 def _sum(stream: IO[bytes]) -> str:

@@ -65,7 +65,7 @@ def tolerated_stall_seconds(recovery: RecoveryProfile) -> float:
     """
     room = (
         recovery.node_monitor_grace_period_seconds
-        - recovery.heartbeat_seconds
+        - recovery.longest_heartbeat_seconds
         - 2 * recovery.node_monitor_period_seconds
     )
     if api_stall_seconds(recovery) <= room:
@@ -127,7 +127,8 @@ def check(recovery: RecoveryProfile) -> tuple[Finding, ...]:
                 "set it to 15 s or more",
             )
         )
-    needed = api_stall_seconds(recovery) + beat + 2 * recovery.node_monitor_period_seconds
+    longest = recovery.longest_heartbeat_seconds
+    needed = api_stall_seconds(recovery) + longest + 2 * recovery.node_monitor_period_seconds
     if grace < needed:
         findings.append(
             Finding(

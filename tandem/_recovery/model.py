@@ -158,7 +158,7 @@ def predict(
     """
     pace = pace or Pace()
     grace, period = recovery.node_monitor_grace_period_seconds, recovery.node_monitor_period_seconds
-    unknown = Window(max(0.0, grace - recovery.heartbeat_seconds), grace + 2 * period).plus(*pace.write)
+    unknown = Window(max(0.0, grace - recovery.longest_heartbeat_seconds), grace + 2 * period).plus(*pace.write)
     queued = write_queue_seconds(recovery, pace.pods)
     out = unknown.plus(*pace.endpoints).plus(0, queued)
     taint = unknown.plus(*pace.taint)

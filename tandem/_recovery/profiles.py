@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from math import ceil
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -12,6 +13,14 @@ LEASE_RENEW_FRACTION: Final = 0.25
 
 LEASE_RENEW_JITTER: Final = 0.04
 """...lengthened at random by up to 4 % (staging/src/k8s.io/component-helpers/apimachinery/lease/controller.go)."""
+
+STATUS_LOOK_JITTER: Final = 0.04
+"""kubelet's pause between two looks at its node's status is lengthened at random by up to this much of itself
+(JitterUntil around syncNodeStatus, pkg/kubelet/kubelet.go)."""
+
+STATUS_DELAY_FRACTION: Final = 0.5
+"""After a status that changed, and after a start of kubelet, the next report of an unchanged one comes earlier or later
+by up to this much of the report frequency (calculateDelay, pkg/kubelet/kubelet_node_status.go)."""
 
 KCM_LEASE_DURATION_SECONDS: Final = 15.0
 KCM_RENEW_DEADLINE_SECONDS: Final = 10.0
@@ -58,14 +67,33 @@ class RecoveryProfile:
 
     @property
     def heartbeat_seconds(self) -> float:
-        """R: the longest regular interval between two signs of life, the Lease's or the node status', the shorter one.
+        """The nominal interval between two signs of life, the Lease's or the node status', the shorter one.
 
         kubelet looks every `node_status_update_frequency_seconds` and writes an unchanged status only when the report
-        frequency has passed; the controller takes a newer status or a newer Lease alike.
+        frequency has passed; the controller takes a newer status or a newer Lease alike. By it the settings are judged
+        (`grace-heartbeats`); what may happen is reckoned with `longest_heartbeat_seconds`.
         """
         status = max(self.node_status_update_frequency_seconds, self.node_status_report_frequency_seconds)
-        lease = self.node_lease_duration_seconds * LEASE_RENEW_FRACTION * (1 + LEASE_RENEW_JITTER)
-        return min(status, lease)
+        return min(status, self._lease_renewal_seconds)
+
+    @property
+    def longest_heartbeat_seconds(self) -> float:
+        """R: the longest interval between two signs of life of a node that is well.
+
+        A report that is due `1 + STATUS_DELAY_FRACTION` report frequencies after the last is written at the first look
+        from then on. As many looks as fit before that may each be late by their jitter, and so may that one
+        (isUpdateStatusPeriodExpired and tryUpdateNodeStatus, pkg/kubelet/kubelet_node_status.go of v1.36.3). 10.4 s
+        for a look and a report every 5 s. The Lease's renewal ends the interval where it comes first.
+        """
+        update = self.node_status_update_frequency_seconds
+        due = (1 + STATUS_DELAY_FRACTION) * self.node_status_report_frequency_seconds
+        late = (1 + STATUS_LOOK_JITTER) * update
+        status = min(due, (ceil(due / update) - 1) * late) + late
+        return min(status, self._lease_renewal_seconds)
+
+    @property
+    def _lease_renewal_seconds(self) -> float:
+        return self.node_lease_duration_seconds * LEASE_RENEW_FRACTION * (1 + LEASE_RENEW_JITTER)
 
     @property
     def kcm_lease_duration_seconds(self) -> float:

@@ -89,7 +89,7 @@ def test_no_room_and_no_means(tmp_path: Path, etcd: dict[str, Any], monkeypatch:
         take(tmp_path, etcd, min_free_mib=10**9)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(shutil, "which", lambda name, path="": None if name == "etcdutl" else name)
-    with pytest.raises(SnapshotError, match="nobody has restored is no backup"):
+    with pytest.raises(SnapshotError, match="prove a backup by restoring it; way out: install it"):
         take(tmp_path, etcd)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.tandem_kube import Kube
 
-from plugins.module_utils.tandem_whole import REBOOT
+from plugins.module_utils.tandem_whole import REBOOT, marked
 from plugins.modules import tandem_drain
 from tandem.runtime.testing.localapi import LocalApi
 
@@ -174,6 +174,31 @@ def test_a_node_that_an_operator_cordoned_stays_so(site: Site) -> None:
     assert "is cordoned" in tandem_drain.planned(site.kube, site.first, [])["refusals"][0]
     assert not tandem_drain.release(site.kube, site.first)
     assert site.node()["spec"]["unschedulable"]
+
+
+def test_an_annotation_that_outlived_an_uncordon_counts_for_nothing(site: Site) -> None:
+    assert site.drain()["changed"]
+    body = {"spec": {"unschedulable": None}}
+    site.kube.request("PATCH", f"/api/v1/nodes/{site.first}", body=body, headers=MERGE)  # as `kubectl uncordon` does
+    site.boots(site.first, "boot-2")  # weeks later, of its own
+    assert not tandem_drain.planned(site.kube, site.first, [])["booted"], "it reboots, as it was told to"
+    assert site.drain()["changed"]
+    assert site.node()["spec"]["unschedulable"]
+    assert marked(site.node()) == "boot-2", "so that the next boot is told from this one"
+    with pytest.raises(tandem_drain.DrainError, match="not told the cluster of another boot"):
+        tandem_drain.booted(site.kube, site.first, _soon())
+
+
+def test_a_single_writer_that_fits_nowhere_else_is_not_moved(site: Site) -> None:
+    site.add_pod("ledger-1", site.first, "ledger")
+    status = {"status": {"capacity": {"cpu": "1", "pods": "0"}, "allocatable": {"cpu": "1", "pods": "0"}}}
+    site.kube.request("PATCH", f"/api/v1/nodes/{site.second}/status", body=status, headers=MERGE)
+    [refused] = tandem_drain.planned(site.kube, site.first, [])["refusals"]
+    assert f"{site.namespace}/ledger-1 would need pods 1; {site.second} would have pods 0 left" in refused
+    with pytest.raises(tandem_drain.DrainError, match=r"would need pods 1.*was not taken out"):
+        site.drain(1)
+    assert site.there("ledger-1")
+    assert not site.node()["spec"].get("unschedulable")
 
 
 def _soon() -> float:

@@ -226,7 +226,8 @@ def test_bounded_when_the_share_hangs_in_the_middle(lab: Lab) -> None:
     arguments = ("-e", f"nodes={node}", "-e", "tandem_drain_seconds=60", "-e", "node_reboot_whole_seconds=60")
     environment = project_environment({"TANDEM_PROFILE": PROFILE})
     begun = time.monotonic()
-    with subprocess.Popen(command(*arguments), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as run:
+    output = subprocess.DEVNULL
+    with subprocess.Popen(command(*arguments), cwd=ROOT, env=environment, stdout=output, stderr=output) as run:
 
         def out() -> bool:
             notes: dict[str, Any] = kubectl_json("get", "node", node)["metadata"].get("annotations", {})

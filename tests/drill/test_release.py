@@ -66,7 +66,12 @@ def ready(node: str) -> bool:
 
 def on(lab: Lab, machine: str, *argv: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        lab.ssh_argv(machine, shlex.join(argv)), capture_output=True, text=True, timeout=120, check=False
+        lab.ssh_argv(machine, shlex.join(argv)),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 

@@ -180,7 +180,9 @@ def test_a_machine_is_cleaned_and_set_up_anew(story: Story, lab: Lab) -> None:
     assert "kubectl drain" in told(refused)
     drain = kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=300s")
     story.run("drain", drain)
-    with subprocess.Popen(lab.ssh_argv(node, "cd /srv/tandem && exec sleep 300")) as user:
+    nothing = subprocess.DEVNULL
+    use = lab.ssh_argv(node, "cd /srv/tandem && exec sleep 300")
+    with subprocess.Popen(use, stdin=nothing, stdout=nothing, stderr=nothing) as user:
         wait_until(lambda: bool(on(lab, node, "pgrep", "-x", "sleep").stdout), 30, "somebody is on the share")
         busy = playbook("playbooks/reset.yml", *sure)
         user.terminate()

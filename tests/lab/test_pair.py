@@ -149,7 +149,9 @@ def test_power_loss_takes_what_was_not_written_and_nothing_else(pair: Lab) -> No
     on(pair, "w1", "echo kept > /var/tmp/kept; sync /var/tmp/kept")
     boot = on(pair, "w1", "cat /proc/sys/kernel/random/boot_id")
     group = pair.status().machines["w1"].pid
-    session = subprocess.Popen(pair.ssh_argv("w1", "sleep 300"), stdin=subprocess.DEVNULL)
+    # An ssh makes what it inherits non-blocking and, cut off, leaves it so: nothing of ours for it.
+    nothing = subprocess.DEVNULL
+    session = subprocess.Popen(pair.ssh_argv("w1", "sleep 300"), stdin=nothing, stdout=nothing, stderr=nothing)
     time.sleep(0.5)
     assert session.poll() is None
     began = time.time()
@@ -181,7 +183,7 @@ def test_a_reboot_from_inside_keeps_the_power_and_the_wire(pair: Lab) -> None:
         assert time.monotonic() < deadline, pair.console("w2").read_text(errors="replace")[-2000:]
         options = ["-F", str(pair.ssh_config), "-o", "ControlPath=none", "-o", "ConnectTimeout=2"]
         argv = ["ssh", *options, "w2", "cat /proc/sys/kernel/random/boot_id"]
-        told = subprocess.run(argv, capture_output=True, text=True, check=False)
+        told = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if told.returncode == 0 and told.stdout.strip() != boot:
             break
         time.sleep(0.2)
@@ -286,7 +288,8 @@ def test_a_cut_stops_a_connection_that_is_open_already(pair: Lab) -> None:
     ear = subprocess.Popen(pair.exec_argv("python3", "-c", LISTEN), stdout=subprocess.PIPE, text=True)
     assert ear.stdout is not None
     assert ear.stdout.readline() == "ready\n"
-    mouth = subprocess.Popen(python_on(pair, "w1", TALK), stdin=subprocess.DEVNULL)
+    nothing = subprocess.DEVNULL
+    mouth = subprocess.Popen(python_on(pair, "w1", TALK), stdin=nothing, stdout=nothing, stderr=nothing)
     try:
         heard = [float(ear.stdout.readline()) for _ in range(20)]
         cut = pair.cut("w1", ["host"])
@@ -312,7 +315,8 @@ def test_one_way_loses_only_what_the_machine_sends(pair: Lab) -> None:
         address = pair.address(hearer)
         # the neighbour's hardware address is given: asking for it would need the way that is cut
         on(pair, talker, f"ip neigh replace {address} lladdr {NODES[hearer].mac} dev vec0 nud permanent")
-        with subprocess.Popen(python_on(pair, hearer, HEAR_ONE), stdout=subprocess.PIPE, text=True) as ear:
+        argv = python_on(pair, hearer, HEAR_ONE)
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as ear:
             assert ear.stdout is not None
             assert ear.stdout.readline() == "ready\n"
             on(pair, talker, f"bash -c 'printf x > /dev/udp/{address}/7777'")

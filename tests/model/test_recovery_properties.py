@@ -51,14 +51,31 @@ def test_windows_are_ordered(profile: RecoveryProfile, behaviour: recovery.Behav
 def test_a_controller_simulated_tick_by_tick_stays_inside_the_window(
     profile: RecoveryProfile, age: float, phase: float
 ) -> None:
-    """Heartbeat at -age*R; ticks at phase*P + k*P; the first tick at or after the heartbeat stamps it."""
+    """Heartbeat at -age*R, the longest; ticks at phase*P + k*P; the first tick at or after the heartbeat stamps it."""
     period, grace = profile.node_monitor_period_seconds, profile.node_monitor_grace_period_seconds
-    beat = -age * profile.heartbeat_seconds
+    beat = -age * profile.longest_heartbeat_seconds
     stamp = phase * period + math.ceil((beat - phase * period) / period) * period
     ticks = math.floor(grace / period) + 1  # the first tick *after* the grace has passed
     fired = stamp + ticks * period
     window = recovery.predict(profile, pace=instant)["ready_unknown"]
     assert window.low - 1e-6 <= max(fired, 0.0) <= window.high + 1e-6
+
+
+@given(
+    st.floats(min_value=1, max_value=10),
+    st.floats(min_value=1, max_value=60),
+    st.floats(min_value=-0.5, max_value=0.4999),
+    st.lists(st.sampled_from([1.0, 1.02, 1.04]), min_size=100, max_size=100),
+)
+def test_a_kubelet_simulated_look_by_look_never_is_silent_for_longer(
+    update: float, report: float, delay: float, jitter: list[float]
+) -> None:
+    """Looks follow one another by `update`, lengthened by up to 4 %; the first from the due time on reports."""
+    changes = {"node_status_update_frequency_seconds": update, "node_status_report_frequency_seconds": report}
+    profile = RecoveryProfile(**{**recovery.to_dict(recovery.STOCK), **changes, "node_lease_duration_seconds": 100_000})
+    looks = itertools.accumulate(update * each for each in jitter)
+    silent = next(look for look in looks if look >= report * (1 + delay))
+    assert silent <= profile.longest_heartbeat_seconds + 1e-6
 
 
 @given(profiles())
@@ -72,7 +89,7 @@ def test_a_profile_that_passes_never_marks_a_node_lost_within_a_short_outage(pro
         return
     ticks = 2 * profile.node_monitor_period_seconds
     assert (
-        profile.node_monitor_grace_period_seconds - ticks - profile.heartbeat_seconds + 1e-9
+        profile.node_monitor_grace_period_seconds - ticks - profile.longest_heartbeat_seconds + 1e-9
         >= recovery.kcm_survives_seconds(profile) + recovery.KUBELET_MAX_BACKOFF_SECONDS
     )
 

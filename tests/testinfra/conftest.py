@@ -60,8 +60,9 @@ def _cluster_is_there(request: pytest.FixtureRequest) -> None:
 def inventory(_cluster_is_there: None) -> dict[str, Any]:
     """The inventory as Ansible sees it."""
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "--list"]
-    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    document: dict[str, Any] = json.loads(output, object_hook=_unwrapped)
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    document: dict[str, Any] = json.loads(done.stdout, object_hook=_unwrapped)
     return document
 
 

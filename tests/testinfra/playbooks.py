@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ def run(name: str, profile: str, *arguments: str, **variables: Any) -> subproces
         command(name, profile, *arguments, **variables),
         cwd=ROOT,
         env=environment,
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=TIMEOUT_SECONDS,
@@ -46,14 +48,30 @@ def outcome(name: str, profile: str, *arguments: str, **variables: Any) -> tuple
     return done.returncode, told(done)
 
 
+def _ended_well(argv: list[str], status: int, said: str) -> None:
+    """See that a command that ended before it was killed did its work: a refused one would prove nothing."""
+    assert status == 0, f"{' '.join(argv)} ended with {status} before it was killed: {said[-3000:]}"
+
+
 def killed_after(argv: list[str], seconds: float, environment: Mapping[str, str] | None = None) -> bool:
-    """Run a command and kill it when it takes longer than that; whether it was."""
-    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+    """Run a command and kill it when it takes longer than that; whether it was.
+
+    Its output goes to a file of its own: ansible-playbook refuses a stream that another program has left non-blocking,
+    as an ssh does that is cut off.
+    """
+    with (
+        tempfile.TemporaryFile("w+") as output,
+        subprocess.Popen(
+            argv, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+        ) as process,
+    ):
         try:
-            process.wait(seconds)
+            status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             return True
+        output.seek(0)
+        _ended_well(argv, status, output.read())
         return False
 
 
@@ -65,15 +83,26 @@ def killed_at(
     However slow the machine is, it is killed in the midst of the same task.
     """
     environment = {**os.environ, "ANSIBLE_NOCOLOR": "1", **(environment or {})}
-    with subprocess.Popen(argv, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        argv,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
         assert process.stdout is not None
+        said = ""
         for line in process.stdout:
+            said += line
             count -= marker in line
             if count == 0:
                 break
         try:
-            process.wait(seconds)
+            status = process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             return True
+        _ended_well(argv, status, said)
         return False

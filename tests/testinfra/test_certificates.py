@@ -19,7 +19,7 @@ from tests.testinfra.playbooks import TIMEOUT_SECONDS, command, killed_after, ou
 
 RENEW = {"tandem_renew_certificates": True}
 SYSTEM = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
-SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "1")))
+SEEDS = range(int(os.environ.get("TANDEM_KILL_SEEDS", "5")))
 
 pytestmark = [pytest.mark.lab, pytest.mark.long, pytest.mark.disruptive, pytest.mark.timeout(4 * TIMEOUT_SECONDS)]
 

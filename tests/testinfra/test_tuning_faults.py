@@ -7,6 +7,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +15,10 @@ import yaml
 
 from lab.runtime import Lab
 from plugins.module_utils import tandem_lock, tandem_tuning
-from plugins.module_utils.tandem_kube import Kube, KubeError
+from plugins.module_utils.tandem_kube import Kube
 from tandem import recovery
-from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, killed_after, run, told
+from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, killed_after, killed_at, run, told
+from tests.testinfra.test_tuning_killed import safe
 
 SYSTEM = "/api/v1/namespaces/kube-system"
 WATCHED = "/etc /var/lib/kubelet/config.yaml /var/lib/kubelet/kubeadm-flags.env /usr/local /opt /var/backups /root /srv"
@@ -138,25 +140,46 @@ def test_a_second_run_is_refused_while_the_first_lives(other: str, kube: Kube, r
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_killed_at_a_random_moment_and_resumed(seed: int, kube: Kube, profile: str, other: str, returned: None) -> None:
+def test_killed_at_a_random_moment_and_resumed(
+    seed: int, kube: Kube, kubeconfig_folder: Path, profile: str, other: str, returned: None
+) -> None:
     moment = random.Random(seed).uniform(10, 120)
     killed_after(command("tune", other), moment)
-    allowed = {
-        f.rule for name in (profile, other) for f in recovery.check(recovery.profile(name)) if f.level == "error"
-    }
-    until, state = time.monotonic() + 300, None
-    while state is None:
-        try:
-            state = live(kube)
-        except KubeError:
-            assert time.monotonic() < until, "the API is away"
-            time.sleep(1)
-    assert {f.rule for f in recovery.check(state) if f.level == "error"} <= allowed
+    safe(kube, kubeconfig_folder / "admin.conf")
     done = run("tune", other)
     assert done.returncode == 0, told(done)[-3000:]
     again = run("tune", other)
     assert "changed=0" in told(again)
     assert live(kube).node_monitor_grace_period_seconds == recovery.profile(other).node_monitor_grace_period_seconds
+
+
+def test_a_field_that_was_taken_out_goes_everywhere_after_a_kill(
+    kube: Kube, control_plane: list[str], workers: list[str], profile: str
+) -> None:
+    """Its live value may be the default, and tells nothing: which kubelets have not taken it is known all the same."""
+
+    def room() -> list[int]:
+        paths = [f"/api/v1/nodes/{node}/proxy/configz" for node in (*control_plane, *workers)]
+        return [int(kube.get(path)["kubeletconfig"]["maxPods"]) for path in paths]
+
+    before = room()
+    own = {"maxPods": 120, "crashLoopBackOff": {"maxContainerRestartPeriod": "30s"}}
+    given = run("tune", profile, tandem_kubelet_configuration=own)
+    assert given.returncode == 0, told(given)[-3000:]
+    assert set(room()) == {120}
+    gone = {"maxPods": None, "crashLoopBackOff": {"maxContainerRestartPeriod": None}}
+    argv = command("tune", profile, tandem_kubelet_configuration=gone)
+    assert killed_at(argv, "TASK [kubelet_ha : The node is as good as before]", 1, 5)
+    assert sorted(set(room())) == sorted({*before, 120}), "one has taken it, and others have not"
+    seen = run("verify", profile)
+    assert seen.returncode != 0
+    older = f"{workers[-1]}: kubelet: wanted 'with kubelet-config as it is', found 'older: "
+    assert f"{older}crashLoopBackOff.maxContainerRestartPeriod, maxPods'" in told(seen)
+    done = run("tune", profile)
+    assert done.returncode == 0, told(done)[-3000:]
+    assert room() == before
+    assert run("verify", profile).returncode == 0
+    assert "changed=0" in told(run("tune", profile))
 
 
 def test_back_to_the_state_before_and_to_a_backup_by_name(kube: Kube, profile: str, other: str, returned: None) -> None:

@@ -56,6 +56,8 @@ _RULES: dict[str, Any] = {
     "virtual_ip": "",
     "workers": ["a", "b"],
     "unreachable_hint": "start it",
+    "lost_worker": "",
+    "lost_worker_allowed": False,
 }
 
 

@@ -151,3 +151,16 @@ def test_a_full_disk_is_refused_with_a_backup_of_this_state_already_there(tmp_pa
     keep(tmp_path, "x")
     with pytest.raises(backup.BackupError, match="way out: free some space"):
         keep(tmp_path, "x", min_free_mib=10**12)
+
+
+def test_a_state_that_a_rollback_leaves_is_kept_as_such_with_the_one_it_goes_to(tmp_path: Path, clock: None) -> None:
+    about = {"profile": "balanced", "whole": True}
+    goal = keep(tmp_path, "stock")["backup"]["name"]
+    keep(tmp_path, "balanced", about=about)
+    left = keep(tmp_path, "balanced", about={**about, "going_to": goal}, keep=1)
+    assert left["changed"]
+    assert left["backup"]["going_to"] == goal
+    assert {record["name"] for record in left["backups"]} == {goal, left["backup"]["name"]}
+    assert not keep(tmp_path, "balanced", about={**about, "going_to": goal}, keep=1)["changed"]
+    assert keep(tmp_path, "balanced", about={**about, "going_to": ""}, keep=1)["changed"]
+    assert goal not in {record["name"] for record in backup.listed(tmp_path)}

@@ -16,6 +16,7 @@ import pytest
 
 from plugins.module_utils import tandem_copying as copying
 from plugins.module_utils.tandem_placing import Placed
+from plugins.modules import tandem_copy
 
 AGED = 10 * 10**9
 """Older than any doubt about time stamps."""
@@ -236,3 +237,20 @@ def test_a_file_that_a_client_has_by_delegation_is_asked_back(pair: Pair) -> Non
             holder.kill()
     assert pair.differences() == []
     assert (pair.target / "journal").read_text() == "0\n"
+
+
+def test_what_the_nfs_server_makes_a_moment_later_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, ticks = tmp_path / ".tandem-adopt" / "shop_data", 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+        if ticks == 2:
+            exchange.mkdir(parents=True)
+
+    assert tandem_copy.seen(exchange, tick)
+    assert ticks == 2
+    monkeypatch.setattr(tandem_copy, "SEEN_SECONDS", 0.0)
+    assert not tandem_copy.seen(tmp_path / "nowhere" / "shop_data", tick)

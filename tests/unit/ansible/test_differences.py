@@ -236,7 +236,116 @@ def test_pending_work_is_found_in_documents_and_in_processes(node: Node) -> None
         ([{"a": 1, "b": 2}], [{"a": 1}], True),
         ([{"a": 1}, {"a": 2}], [{"a": 1}], False),
         (None, {"a": 1}, False),
+        ({"a": "1m0s"}, {"a": "60s"}, False),
     ],
 )
 def test_contains(found: Any, wanted: Any, same: bool) -> None:
     assert checks.contains(found, wanted) is same
+
+
+OWN = {
+    "evictionHard": {"memory.available": "200Mi", "imagefs.available": None},
+    "authentication": {"webhook": {"cacheTTL": "60s"}},
+    "memorySwap": {"swapBehavior": "NoSwap"},
+}
+OWN_DOCUMENT = {
+    "authentication": {"anonymous": {"enabled": False}, "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}},
+    "evictionHard": {"imagefs.available": "15%", "nodefs.available": "10%"},
+}
+OWN_LIVE = {
+    "authentication": {
+        "anonymous": {"enabled": False},
+        "webhook": {"cacheTTL": "1m0s", "enabled": True},
+        "x509": {"clientCAFile": "/etc/kubernetes/pki/ca.crt"},
+    },
+    "evictionHard": {"nodefs.available": "10%", "memory.available": "200Mi"},
+    "memorySwap": {"swapBehavior": "NoSwap"},
+}
+
+
+def test_structures_of_the_operators_own_are_judged_by_what_is_named(node: Node) -> None:
+    """In the order and with the defaults that kubelet gives them, nothing is pending; another value is."""
+    wanted = tuning.settings("balanced", {}, {}, OWN)
+    document = yaml.safe_dump(kubeadm.merge_kubelet_configuration(OWN_DOCUMENT, wanted))
+    live = {**SETTINGS["kubelet_configuration"], **OWN_LIVE}
+    nodes = {"a": node(processes={"kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]}})}
+    state = cluster(kubelet_config=document, configz={"cp": live, "a": live})
+    assert checks.pending_kubelets(state, nodes, wanted) == []
+    assert checks.document_differences(state, wanted) == []
+    assert checks.cluster_differences(state, {"settings": wanted, "nodes": ["cp", "a"]}) == []
+    other = {**live, "evictionHard": {"memory.available": "100Mi"}}
+    assert checks.pending_kubelets({**state, "configz": {"a": other}}, nodes, wanted) == ["a"]
+    assert [entry["key"] for entry in checks.configz_differences("a", other, wanted["kubelet_configuration"])] == [
+        "kubelet configz evictionHard"
+    ]
+    kept = yaml.safe_dump({**yaml.safe_load(document), "evictionHard": {"imagefs.available": "15%"}})
+    found = checks.document_differences({**state, "kubelet_config": kept}, wanted)
+    assert [entry["key"] for entry in found] == ["kubelet-config evictionHard"]
+
+
+def test_a_default_shutdown_is_verified_and_one_of_the_operators_is_his(node: Node) -> None:
+    wanted = tuning.settings("balanced", {}, {}, {}, ("", ""))
+    nodes = {"a": node(processes={"kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]}})}
+    live = dict(SETTINGS["kubelet_configuration"])
+    written = yaml.safe_dump(kubeadm.merge_kubelet_configuration({}, wanted))
+    state = cluster(kubelet_config=written, configz={"a": live})
+    assert checks.pending_kubelets(state, nodes, wanted) == ["a"]
+    live |= {"shutdownGracePeriod": "45s", "shutdownGracePeriodCriticalPods": "15s"}
+    assert checks.pending_kubelets(state, nodes, wanted) == []
+    theirs = kubeadm.merge_kubelet_configuration({"shutdownGracePeriod": "2m0s"}, wanted)
+    state["kubelet_config"] = yaml.safe_dump(theirs)
+    assert checks.pending_kubelets(state, nodes, wanted) == []
+    assert checks.document_differences(state, wanted) == []
+
+
+TAKEN = {
+    "maxPods": 200,
+    "evictionHard": {"memory.available": "200Mi"},
+    "syncFrequency": "0s",
+    "iPTablesMasqueradeBit": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("now", "untaken"),
+    [
+        (TAKEN, []),
+        ({**TAKEN, "maxPods": None}, ["maxPods"]),
+        ({**TAKEN, "maxPods": 110}, ["maxPods"]),
+        ({**TAKEN, "evictionHard": {}}, ["evictionHard.memory.available"]),
+        ({**TAKEN, "cpuManagerPolicy": "static"}, ["cpuManagerPolicy"]),
+        ({"maxPods": "200", "evictionHard": {"memory.available": "200Mi"}, "runtimeRequestTimeout": "0s"}, []),
+    ],
+)
+def test_what_a_kubelet_has_not_taken_is_told_and_made_up_for(
+    node: Node, now: dict[str, Any], untaken: list[str]
+) -> None:
+    """Of a field that was taken out, configz tells nothing: only what the kubelet took at its time does."""
+    ours = SETTINGS["kubelet_configuration"]
+    processes = {"kubelet": {"pid": 1, "args": {}, "environ": SETTINGS["kubelet_env"]}}
+    taken, new = (yaml.safe_dump({**each, **ours}) for each in (TAKEN, now))
+    document, live = {**now, **ours}, cluster(kubelet_config=new)
+
+    def told(kubelet: dict[str, Any]) -> list[str]:
+        nodes = {"a": node(processes=processes, kubelet=kubelet)}
+        found = checks.untaken_fields(nodes["a"], document)
+        assert checks.pending_kubelets(live, nodes, SETTINGS) == (["a"] if found else [])
+        differences = [(entry["host"], entry["key"]) for entry in checks.kubelet_node_differences(nodes, live)]
+        assert differences == ([("a", "kubelet")] if found else [])
+        return found
+
+    assert told({"file": taken, "document": taken, "unfinished": False}) == untaken
+    assert told({"file": new, "document": taken, "unfinished": True}) == untaken, "cut short before kubelet began"
+    assert told({"file": new, "document": taken, "unfinished": False}) == [], "taken by kubeadm's own upgrade"
+    assert told({"file": new, "document": new, "unfinished": False}) == []
+    assert told({"file": taken, "document": "", "unfinished": False}) == [], "nothing is recorded"
+
+
+@pytest.mark.parametrize(("patience", "told"), [(50.0, False), (45.0, False), (5.0, True), (None, False)])
+def test_logind_waits_as_long_as_kubelet_needs(node: Node, patience: float | None, told: bool) -> None:
+    live = {"shutdownGracePeriod": "45s", "shutdownGracePeriodCriticalPods": "15s"}
+    nodes = {name: node(shutdown_delay_seconds=patience) for name in ("a", "nfs")}
+    found = checks.kubelet_node_differences(nodes, cluster(configz={"a": live}))
+    assert checks.sentences(found) == (
+        ["a: logind InhibitDelayMaxSec: wanted \"45 s at least, for kubelet's shutdown\", found '5 s'"] if told else []
+    )

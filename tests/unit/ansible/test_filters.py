@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,3 +56,12 @@ def test_an_untouched_document_keeps_its_text() -> None:
 def test_our_errors_are_filter_errors() -> None:
     with pytest.raises(AnsibleFilterError, match="unknown recovery profile"):
         filters.FilterModule().filters()["tandem_settings"]("quick")
+
+
+def test_paths_count_from_where_the_command_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    path = filters.FilterModule().filters()["tandem_path"]
+    given = ("", "backup.crt", "../kept", "~/backup.key", "/srv/backups/example")
+    wanted = ["", f"{tmp_path}/backup.crt", f"{tmp_path.parent}/kept", "/home/somebody/backup.key", given[-1]]
+    assert [path(each) for each in given] == wanted

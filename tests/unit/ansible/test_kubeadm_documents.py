@@ -197,3 +197,78 @@ def test_kubelet_fields_by_name_and_back() -> None:
     back = kubeadm.merge_kubelet_configuration(tuned, tuning.settings("stock"))
     assert set(back) == {"kind", "cgroupDriver"}
     assert kubeadm.merge_kubelet_configuration(document, tuning.settings("stock")) == document
+
+
+def test_a_structure_is_merged_key_by_key() -> None:
+    x509 = {"clientCAFile": "/etc/kubernetes/pki/ca.crt"}
+    document = {"authentication": {"webhook": {"enabled": True}, "x509": x509}, "evictionHard": {"a": "1", "b": "2"}}
+    before = copy.deepcopy(document)
+    own = {"authentication": {"anonymous": {"enabled": False}}, "evictionHard": {"a": None, "c": "3"}}
+    wanted = tuning.settings("stock", {}, {}, own)
+    merged = kubeadm.merge_kubelet_configuration(document, wanted)
+    assert merged == {
+        "authentication": {"webhook": {"enabled": True}, "x509": x509, "anonymous": {"enabled": False}},
+        "evictionHard": {"b": "2", "c": "3"},
+    }
+    assert document == before
+    assert kubeadm.merge_kubelet_configuration(merged, wanted) == merged
+
+
+STEPS = [{"priority": 0, "shutdownGracePeriodSeconds": 60}, {"priority": 2000000000, "shutdownGracePeriodSeconds": 20}]
+BY_PRIORITY = {"shutdownGracePeriodByPodPriority": STEPS}
+OURS = {"shutdownGracePeriod": "45s", "shutdownGracePeriodCriticalPods": "15s"}
+ZERO = {"shutdownGracePeriod": "0s", "shutdownGracePeriodCriticalPods": "0s"}
+LONG = {"shutdownGracePeriod": "2m0s"}
+SILENT = ("", "")
+
+
+@pytest.mark.parametrize(
+    ("document", "own", "given", "wanted", "seconds"),
+    [
+        ({}, {}, SILENT, OURS, 45),
+        (ZERO, {}, SILENT, OURS, 45),
+        (OURS, {}, SILENT, OURS, 45),
+        (LONG, {}, SILENT, LONG, 120),
+        (BY_PRIORITY, {}, SILENT, BY_PRIORITY, 80),
+        (LONG, {}, (0, ""), {}, 0),
+        (
+            LONG,
+            {},
+            ("60", ""),
+            {"shutdownGracePeriod": "1m0s", "shutdownGracePeriodCriticalPods": "15s"},
+            60,
+        ),
+        (OURS, BY_PRIORITY, SILENT, BY_PRIORITY, 80),
+        (BY_PRIORITY, {"shutdownGracePeriodByPodPriority": None}, SILENT, OURS, 45),
+        ({}, LONG, SILENT, LONG, 120),
+        (OURS, BY_PRIORITY, (0, ""), BY_PRIORITY, 80),
+    ],
+    ids=[
+        "nothing there",
+        "kubeadm's zeros",
+        "ours",
+        "the operator's",
+        "by priority",
+        "off",
+        "set",
+        "by priority in the inventory",
+        "no longer by priority",
+        "own field",
+        "off and by priority",
+    ],
+)
+def test_a_graceful_shutdown_that_is_there_stays_unless_another_is_asked_for(
+    document: dict[str, Any], own: dict[str, Any], given: tuple[Any, Any], wanted: dict[str, Any], seconds: int
+) -> None:
+    settings = tuning.settings("stock", {}, {}, own, given)
+    assert kubeadm.check_kubelet_configuration(document, settings) == []
+    merged = kubeadm.merge_kubelet_configuration(document, settings)
+    assert merged == wanted
+    assert kubeadm.merge_kubelet_configuration(merged, settings) == merged
+    assert kubeadm.shutdown_seconds(merged) == seconds
+
+
+def test_a_mixture_that_kubelet_refuses_is_told_before() -> None:
+    [told] = kubeadm.check_kubelet_configuration(BY_PRIORITY, tuning.settings("stock", {}, {}, {}, (60, 10)))
+    for words in ("shutdownGracePeriodByPodPriority beside shutdownGracePeriod and", "rule: ", "way out: "):
+        assert words in told

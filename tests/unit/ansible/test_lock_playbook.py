@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import http.server
 import json
 import os
 import signal
-import ssl
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.one_lease import Leases, serving
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAYBOOK = [
@@ -57,91 +56,11 @@ WAITING = [
 ]
 
 
-class Leases(http.server.BaseHTTPRequestHandler):
-    """As much of an API server as one Lease needs."""
-
-    lease: dict[str, Any] | None = None
-    version = 0
-    forbidding = 0
-    guard = threading.Lock()
-
-    def do_GET(self) -> None:
-        if Leases.forbidding:
-            Leases.forbidding -= 1
-            self._answer(403, {})
-            return
-        with self.guard:
-            found = Leases.lease
-        self._answer(200 if found else 404, found or {})
-
-    def do_POST(self) -> None:
-        self._write(lambda body: Leases.lease is None)
-
-    def do_PUT(self) -> None:
-        self._write(lambda body: body["metadata"]["resourceVersion"] == str(Leases.version))
-
-    def _write(self, allowed: Any) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with self.guard:
-            if not allowed(body):
-                self._answer(409, {})
-                return
-            Leases.version += 1
-            body["metadata"]["resourceVersion"] = str(Leases.version)
-            Leases.lease = body
-        self._answer(200, body)
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
 def config(tmp_path: Path) -> Iterator[Path]:
     """A kubeconfig for a server that runs for the test."""
-    name = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
-    files = ["-keyout", "key.pem", "-out", "cert.pem"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *name, *files],
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-    )
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
-    Leases.lease, Leases.version = None, 0
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Leases)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    authority = base64.b64encode((tmp_path / "cert.pem").read_bytes()).decode()
-    document = {
-        "clusters": [
-            {
-                "name": "c",
-                "cluster": {
-                    "server": f"https://127.0.0.1:{server.server_port}",
-                    "tls-server-name": "localhost",
-                    "certificate-authority-data": authority,
-                },
-            }
-        ],
-        "users": [{"name": "u", "user": {"token": "t"}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
-        "current-context": "x",
-    }
-    path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(document))
-    yield path
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(tmp_path) as path:
+        yield path
 
 
 def start(

@@ -77,6 +77,88 @@ def test_half_a_block_is_refused(tmp_path: Path) -> None:
         tandem_files.apply(item(path, block="tandem", content="y"), False)
 
 
+class Files:
+    """Calls of the module tandem_files, each a run of its own."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pending: Path) -> None:
+        monkeypatch.setattr(tandem_files, "PENDING", pending)
+        monkeypatch.setattr(tandem_files, "AnsibleModule", lambda **_: self)
+        self.params: dict[str, Any] = {}
+        self.check_mode = False
+        self.answer: dict[str, Any] = {}
+
+    def exit_json(self, **answer: Any) -> None:
+        self.answer = answer
+
+    def fail_json(self, **answer: Any) -> None:
+        raise OSError(answer["msg"])
+
+    def __call__(self, *files: dict[str, Any], role: str = "role", acted: Any = (), check: bool = False) -> list[str]:
+        """Topics that the module returns."""
+        self.params, self.check_mode = {"files": [*files], "remember": role, "acted": [*acted]}, check
+        tandem_files.main()
+        return list(self.answer["topics"])
+
+
+@pytest.fixture(name="files")
+def _files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Files:
+    return Files(monkeypatch, tmp_path / "pending")
+
+
+def test_a_topic_waits_until_somebody_acted_on_it(files: Files, tmp_path: Path) -> None:
+    unit, other = item(tmp_path / "unit", content="x", topic="unit"), item(tmp_path / "other", topic="other")
+    assert files(unit) == ["unit"]
+    # That run ended here: in the next ones the file is as it is to be.
+    assert files(unit, other, check=True) == ["unit", "other"]
+    assert files(unit, other) == ["unit", "other"]
+    assert files.answer["paths"] == [other["path"]]
+    assert files(unit, other) == ["unit", "other"]
+    assert files.answer["changed"] is False
+    assert files(acted=["unit", "other"]) == []
+    assert files.answer["changed"] is False
+    assert files(unit, other) == []
+
+
+def test_check_mode_leaves_no_mark_and_takes_none_away(files: Files, tmp_path: Path) -> None:
+    unit = item(tmp_path / "unit", content="x", topic="unit")
+    assert files(unit, check=True) == ["unit"]
+    assert not (tmp_path / "pending").exists()
+    files(unit)
+    files(acted=["unit"], check=True)
+    assert files(unit) == ["unit"]
+
+
+def test_the_mark_is_there_before_the_file(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    unit = item(tmp_path / "unit", content="x", topic="unit")
+    with monkeypatch.context() as patched:
+        patched.setattr(tandem_files, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            files(unit)
+    assert not (tmp_path / "unit").exists()
+    (tmp_path / "unit").write_text("x")
+    assert files(unit) == ["unit"]
+
+
+def test_marks_are_of_one_role_and_only_where_asked_for(files: Files, tmp_path: Path) -> None:
+    unit = item(tmp_path / "unit", content="x", topic="unit")
+    assert files(unit, role="") == ["unit"]
+    assert not (tmp_path / "pending").exists()
+    unit["content"] = "y"
+    files(unit, role="one")
+    assert files(unit, role="two") == []
+    assert files(unit, role="one") == ["unit"]
+
+
+def test_a_mark_that_cannot_be_left_leaves_the_file_alone(files: Files, tmp_path: Path) -> None:
+    (tmp_path / "pending").write_text("in the way")
+    with pytest.raises(OSError, match="pending"):
+        files(item(tmp_path / "unit", content="x", topic="unit"))
+    assert not (tmp_path / "unit").exists()
+
+
 @pytest.mark.parametrize("path", ["/etc/kubernetes/manifests/x.yaml", "/etc/kubernetes/tandem/../manifests/x.bak"])
 def test_the_static_pod_directory_is_out_of_bounds(path: str) -> None:
     with pytest.raises(ValueError, match="static pod directory"):

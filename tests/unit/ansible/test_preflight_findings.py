@@ -76,6 +76,7 @@ def judged(entry: dict[str, Any]) -> list[str]:
         "profile": variables.get("tandem_profile", "balanced"),
         "target_seconds": variables.get("recovery_target_seconds", 0),
         "accept": variables.get("tandem_accept_findings", []),
+        "lost_worker": variables.get("tandem_accept_lost_worker", ""),
         "variables": variables,
     }
     for key in ("pod_subnet", "service_subnet", "pod_network"):
@@ -99,6 +100,20 @@ def test_the_table_is_long_enough_and_its_base_is_good() -> None:
 @pytest.mark.parametrize("inventory", ["lab", "example"])
 def test_the_inventories_variables_are_fine(inventory: str) -> None:
     values = yaml.safe_load((ROOT / "inventories" / inventory / "group_vars" / "all.yml").read_text())
+    assert variables.variable_findings(values) == []
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"tandem_share_path": "/srv/share", "tandem_export_path": "/srv/share"},
+        {"tandem_export_path": "/srv/nfs", "tandem_snapshots": False},
+        {"tandem_nfs_lease_seconds": "60", "tandem_nfs_grace_seconds": "60"},
+        {"tandem_nfs_lease_seconds": 10},
+    ],
+    ids=["one name on both sides", "no snapshots", "times as text", "shorter lease"],
+)
+def test_values_beside_one_another_that_are_fine(values: dict[str, Any]) -> None:
     assert variables.variable_findings(values) == []
 
 
@@ -201,6 +216,57 @@ def test_unreachable_machines_and_several_subnets_are_named(node: Node, rules: d
 
 
 @pytest.mark.parametrize(
+    ("silent", "lost", "allowed", "words"),
+    [
+        (["b"], "b", True, []),
+        (
+            ["b"],
+            "",
+            True,
+            ["['b']", "start it; or, when it is powered off or released, -e tandem_accept_lost_worker=b"],
+        ),
+        (["b"], "", False, ["['b']", "way out: start it$"]),
+        (["n"], "", True, ["['n']", "way out: start it$"]),
+        (["a", "b"], "", True, ["['a', 'b']", "way out: start it$"]),
+        (["a", "b"], "b", True, ["['a']", "way out: start it$"]),
+        (["b"], "a", True, ["lost_worker is 'a'; rule: .* this one answers; way out: leave it out", "['b']"]),
+    ],
+)
+def test_only_the_named_workers_silence_is_accepted(
+    node: Node, rules: dict[str, Any], silent: list[str], lost: str, allowed: bool, words: list[str]
+) -> None:
+    now = time.time()
+    addresses = {"a": "10.0.0.11", "b": "10.0.0.12", "n": "10.0.0.20"}
+    answers: dict[str, dict[str, Any]] = {
+        host: {"unreachable": True, "msg": "no route"}
+        if host in silent
+        else {"node": node(now=now, sent_at=now, addresses=[{"interface": "e", "address": address, "prefix": 24}])}
+        for host, address in addresses.items()
+    }
+    rules |= {"lost_worker": lost, "lost_worker_allowed": allowed, "virtual_ip": "10.0.0.100"}
+    findings = "\n".join(checks.machines_findings(answers, addresses, ["a", "b"], rules))
+    assert all(re.search(word.replace("[", r"\["), findings, re.MULTILINE) for word in words), findings
+    assert bool(findings) == bool(words)
+
+
+@pytest.mark.parametrize(
+    ("workers", "lost", "allowed", "words"),
+    [
+        (["a", "b"], "b", True, []),
+        (["a", "b"], "c", True, ["tandem_accept_lost_worker is 'c'; rule: one of the workers, a, b"]),
+        (["a", "b"], "cp", True, ["rule: one of the workers"]),
+        (["a", "b"], "b", False, ["rule: for backup.yml, certs.yml and restore.yml alone", "replace-node.yml"]),
+        (["a"], "a", True, ["rule: another worker is left", "stays in the inventory"]),
+    ],
+)
+def test_the_worker_that_is_accepted_as_lost(workers: list[str], lost: str, allowed: bool, words: list[str]) -> None:
+    settings = {**SETTINGS, "lost_worker": lost, "lost_worker_allowed": allowed}
+    findings = "\n".join(checks.inventory_findings({**GROUPS, "workers": workers}, ADDRESSES, settings))
+    assert all(word in findings for word in words), findings
+    assert bool(findings) == bool(words)
+
+
+@pytest.mark.parametrize(
     ("wanted", "words"),
     [
         ("10.0.0.100", []),
@@ -220,3 +286,9 @@ def test_the_shared_address_is_unused_and_near(
     findings = "\n".join(checks.machines_findings(answers, addresses, ["a", "b"], {**rules, "virtual_ip": wanted}))
     assert all(word in findings for word in words)
     assert bool(findings) == bool(words)
+
+
+def test_the_shares_folder_is_not_held_against_defaults_of_another_machine() -> None:
+    assert variables.variable_findings({"tandem_share_path": "/srv/nfs"}) == []
+    told = variables.variable_findings({"tandem_share_path": "/srv/nfs", "tandem_export_path": "/srv/nfs/tandem"})
+    assert any("tandem_export_path" in each for each in told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -71,33 +70,77 @@ def test_a_manifest_that_kubeadm_did_not_write() -> None:
         render.endpoint("kind: Pod\n")
 
 
-KUBELET = (
-    "apiVersion: kubelet.config.k8s.io/v1beta1\nauthentication:\n  anonymous:\n    enabled: false\n"
-    "clusterDNS:\n- 10.96.0.10\nnodeStatusReportFrequency: 0s\nresolvConf: /run/systemd/resolve/resolv.conf\n"
+DOCUMENTS = {
+    "kubeadm_config": CLUSTER + "kubernetesVersion: v1.36.3\nnetworking: {serviceSubnet: 10.96.0.0/16}\n",
+    "kubelet_config": "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\ncgroupDriver: systemd\n",
+}
+SOCKET = "containerRuntimeEndpoint: unix:///run/own.sock\n"
+
+
+@pytest.mark.parametrize(("current", "left"), [(SOCKET, SOCKET), ("", "")])
+def test_kubelets_file_is_rendered_with_the_nodes_patches_and_its_own_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, current: str, left: str
+) -> None:
+    monkeypatch.setattr(render, "SCRATCH", str(tmp_path))
+    program = kubeadm(
+        tmp_path,
+        f'echo "$@" > {tmp_path}/called; cp "$6" {tmp_path}/input; '
+        'printf "containerRuntimeEndpoint: default\\nkind: K\\n" > "$KUBEADM_INIT_DRYRUN_DIR/config.yaml"',
+    )
+    (tmp_path / "patches").mkdir()
+    documents = filters.kubelet_documents(DOCUMENTS, tandem_tuning.settings("balanced"))
+    text = render.render_kubelet(documents, current, "w1", tmp_path / "patches", program)
+    assert text == left + "kind: K\n"
+    assert (tmp_path / "called").read_text().startswith("init phase kubelet-start --dry-run --config ")
+    init, cluster, kubelet = yaml.safe_load_all((tmp_path / "input").read_text())
+    assert init["patches"] == {"directory": str(tmp_path / "patches")}
+    assert cluster["kind"] == "ClusterConfiguration"
+    assert kubelet["nodeLeaseDurationSeconds"] == 8
+    # With the authority's certificate and without its key, as workers have it, kubeadm renders nothing.
+    assert not Path(cluster["certificatesDir"]).exists()
+    assert kubelet["authentication"]["x509"]["clientCAFile"] == "/etc/kubernetes/pki/ca.crt"
+
+
+RENDERED = "cgroupDriver: systemd\nmaxPods: 110\nsyncFrequency: 0s\nlogging: {verbosity: 0}\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "written", "lost"),
+    [
+        (RENDERED, "", []),
+        (RENDERED + "nodeLeaseDurationSeconds: 40\nshutdownGracePeriod: 45s\n", "", []),
+        (RENDERED + "fileCheckFrequency: 0s\nallowedUnsafeSysctls: []\n", "", []),
+        (RENDERED + "failSwapOn: false\n", "", ["failSwapOn: False"]),
+        (RENDERED.replace("110", "200"), "", ["maxPods: 200 -> 110"]),
+        (RENDERED.replace("110", "200"), RENDERED.replace("110", "200"), []),
+        (RENDERED.replace("110", "200"), RENDERED.replace("110", "150"), ["maxPods: 200 -> 110"]),
+        (RENDERED + "evictionHard: {memory.available: 1Gi}\n", RENDERED, ["evictionHard.memory.available: '1Gi'"]),
+        (RENDERED + "podPidsLimit: 9\n", "", []),
+    ],
+    ids=[
+        "nothing of its own",
+        "ours",
+        "what means the default",
+        "off",
+        "another value",
+        "written by kubeadm",
+        "edited since",
+        "one of a structure",
+        "of the inventory",
+    ],
 )
+def test_what_a_node_alone_has_and_would_lose(before: str, written: str, lost: list[str]) -> None:
+    settings = tandem_tuning.settings("balanced", {}, {}, {"podPidsLimit": 12})
+    shown = {"before": before, "after": RENDERED, "written": written}
+    assert filters.kubelet_losses(shown, settings) == lost
 
 
-def test_kubelets_file_keeps_what_is_its_own() -> None:
-    document = "nodeStatusReportFrequency: 0s\nclusterDNS:\n- 10.96.0.10\n"
-    changes = filters.kubelet_changes(document, tandem_tuning.settings("balanced"))
-    shown = render.kubelet_text(KUBELET, changes)
-    wanted = {
-        **yaml.safe_load(KUBELET),
-        "nodeStatusReportFrequency": "5m0s",
-        "nodeStatusUpdateFrequency": "10s",
-        "nodeLeaseDurationSeconds": 8,
-    }
-    assert yaml.safe_load(shown) == wanted
-    keys = [line.partition(":")[0] for line in shown.splitlines() if line[0].isalpha()]
-    assert keys == sorted(keys)
-
-
-def test_fields_go_and_nothing_changes_without_changes() -> None:
-    assert render.kubelet_text(KUBELET, {}) == KUBELET
-    assert "clusterDNS" not in render.kubelet_text(KUBELET, {"clusterDNS": ""})
-    document = "nodeLeaseDurationSeconds: 8\n"
-    assert filters.kubelet_changes(document, tandem_tuning.settings("stock")) == {"nodeLeaseDurationSeconds": ""}
-    assert filters.kubelet_changes("a: 1\n", tandem_tuning.settings("stock")) == {}
+def test_a_rollback_brings_back_what_a_node_still_has() -> None:
+    settings = tandem_tuning.settings("balanced") | {"documents": {"kubelet_config": "maxPods: 200\n"}}
+    shown = {"before": RENDERED.replace("110", "200"), "after": RENDERED, "written": ""}
+    assert filters.kubelet_losses(shown, settings) == []
+    shown["before"] = RENDERED.replace("110", "150")
+    assert filters.kubelet_losses(shown, settings) == ["maxPods: 150 -> 110"]
 
 
 def test_equal_texts_are_no_difference() -> None:
@@ -105,18 +148,3 @@ def test_equal_texts_are_no_difference() -> None:
     shown = render.difference(Path("a"), "x", "y")
     assert shown is not None
     assert (shown["before"], shown["after"], shown["after_header"]) == ("x", "y", "a")
-
-
-@pytest.mark.skipif(shutil.which("kubeadm") is None, reason="needs kubeadm on PATH")
-def test_the_real_kubeadm_renders_what_it_is_given(manifests: Path, tmp_path: Path) -> None:
-    cluster = filters.merged_cluster(
-        CLUSTER + "kubernetesVersion: v1.36.3\nnetworking: {serviceSubnet: 10.96.0.0/16}\n",
-        tandem_tuning.settings("balanced", {"profiling": False}),
-    )
-    found = render.render(cluster, "cp1", manifests, tmp_path / "none", str(shutil.which("kubeadm")))
-    assert "--node-monitor-grace-period=27s" in found["kube-controller-manager.yaml"]
-    assert "HTTP2_PING_TIMEOUT_SECONDS" in found["kube-controller-manager.yaml"]
-    assert "--default-unreachable-toleration-seconds=5" in found["kube-apiserver.yaml"]
-    assert "--profiling=false" in found["kube-apiserver.yaml"]
-    assert "--advertise-address=10.77.0.10" in found["kube-apiserver.yaml"]
-    assert "enable-admission-plugins=NodeRestriction" in found["kube-apiserver.yaml"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -52,6 +53,31 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert "lie in each other" in tandem_reset.refusals(share, (str(tmp_path),))[0]
     assert "lie in each other" in tandem_reset.refusals(share, (f"{share}/kubelet",))[0]
     assert tandem_reset.refusals(share, (str(tmp_path / "real"),)) == []
+
+
+WRITTEN = re.compile(r"""(?:path|dest): ["']?(/(?:etc|usr|opt)/[^\s"',]+)""")
+ELSEWHERE = {"nfs_server", "cluster_backup", "cluster_restore"}
+"""Roles of machines that are no mere workers, which a reset refuses."""
+
+
+def written() -> set[str]:
+    """Every path that the roles for workers name as one that they write; the mount unit's is a variable."""
+    files = [path for path in (ROOT / "roles").rglob("*") if path.suffix in {".yml", ".j2"}]
+    mine = [path for path in files if path.relative_to(ROOT / "roles").parts[0] not in ELSEWHERE]
+    return {found for path in mine for found in WRITTEN.findall(path.read_text()) if not found.endswith("/{{")}
+
+
+def test_all_that_the_roles_write_goes_or_is_named_as_left() -> None:
+    paths = written()
+    assert "/etc/systemd/system/tandem-virtual-ip.service" in paths
+    assert len(paths) > 20
+    known = (*tandem_reset.FOLDERS, *tandem_reset.FILES, *tandem_reset.LEFT)
+    assert [path for path in sorted(paths) if not any(mounting.inside(path, each) for each in known)] == []
+
+
+def test_every_unit_that_the_roles_write_is_disabled() -> None:
+    units = {path.name for each in written() if (path := Path(each)).parent == Path(tandem_reset.UNITS)}
+    assert units == set(tandem_reset.DISABLED)
 
 
 def process(proc: Path, pid: int, cwd: str, *, group: str = "0::/user.slice", files: tuple[str, ...] = ()) -> None:
@@ -143,7 +169,8 @@ def reset():
             assert reset()["changed"]
             assert not kubelet.exists() and mounted() == [] and share.is_dir()
             whole()
-            assert stopped[0] == "kubelet.service"
+            assert stopped[:2] == ["tandem-virtual-ip.service", "kubelet.service"], "the address is let go first"
+            assert ("systemctl", "disable", "--now", "tandem-virtual-ip.service") in stopped
             assert not reset()["changed"], "a second run finds nothing"
             """,
             id="clean",

@@ -32,6 +32,7 @@ SITE: dict[str, Any] = {
     "over_node": "",
     "stage": "",
     "held": [],
+    "packages": {"kubeadm": {"version": "1.36.3-1.1"}},
     "trusted": {"w1": SUMS[restores.AUTHORITY], "w2": ""},
 }
 
@@ -56,6 +57,12 @@ def test_a_good_backup_for_an_empty_machine() -> None:
         ({}, {}, {"control_plane": ["cp1", "cp2"]}, ["group control_plane", "join the lost one anew"]),
         ({}, {}, {"over_node": "w1"}, ["tandem_restore_over_node is 'w1'"]),
         ({}, {}, {"held": ["/var/lib/etcd/member"]}, ["/var/lib/etcd/member", "-e tandem_restore_over_node=cp1"]),
+        (
+            {},
+            {},
+            {"packages": {"kubelet": {"version": "1.36.1-1.1"}}},
+            ["packages is {'kubelet': '1.36.1-1.1'}", "install --allow-down"],
+        ),
         ({}, {}, {"held": ["/var/lib/etcd/member"], "stage": "done"}, ["/var/lib/etcd/member"]),
     ],
 )
@@ -77,6 +84,31 @@ def test_what_forbids_it(
 def test_a_machine_that_may_be_rebuilt_although_it_holds_something(change: dict[str, Any]) -> None:
     site = SITE | {"held": ["/etc/kubernetes/kubelet.conf"]} | change
     assert restores.restore_findings(ABOUT, CHECKED, site) == []
+
+
+@pytest.mark.parametrize(
+    ("marker", "site", "stage"),
+    [
+        ({}, {}, ""),
+        ({"stage": "done"}, {}, ""),
+        ({"stage": "begun"}, {}, "begun"),
+        ({"stage": "begun"}, {"serves": True}, "begun"),
+        ({"stage": "begun", "backup": "another"}, {}, "begun"),
+        ({"stage": "begun", "at": 0}, {}, "begun"),
+        # Mended by hand since, so that it serves: nothing permits to overwrite it.
+        ({"stage": "begun", "at": 0}, {"serves": True}, ""),
+        ({"stage": "serving"}, {"serves": True}, "serving"),
+        ({"stage": "serving", "at": 0}, {"serves": True}, "serving"),
+        ({"stage": "serving", "backup": "another"}, {"serves": True}, ""),
+        # The same command after a kill goes on; the same command on another day means it anew.
+        ({"stage": "serving"}, {"serves": True, "over_node": "cp1"}, "serving"),
+        ({"stage": "serving", "at": 0}, {"serves": True, "over_node": "cp1"}, ""),
+    ],
+)
+def test_what_an_earlier_restore_left_to_go_on_with(marker: dict[str, Any], site: dict[str, Any], stage: str) -> None:
+    written = {"backup": SITE["name"], "at": TAKEN} | marker
+    now = {"name": SITE["name"], "over_node": "", "serves": False, "now": TAKEN + 600} | site
+    assert restores.restore_stage(written if marker else {}, now) == stage
 
 
 def test_a_later_restore_of_the_same_backup_is_ahead_of_an_earlier_one() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,12 +111,90 @@ def test_both_inventories_set_known_variables_only() -> None:
         assert set(variables) <= read, inventory
 
 
-def test_every_role_takes_the_same_defaults_for_a_shutdown() -> None:
+def test_no_role_has_a_default_of_its_own_for_a_shutdown() -> None:
+    """Where the inventory is silent, the cluster decides first."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("roles/*/defaults/main.yml"))
-    for name, seconds in (
-        ("tandem_shutdown_seconds", tandem_variables.SHUTDOWN_SECONDS),
-        ("tandem_shutdown_critical_seconds", tandem_variables.SHUTDOWN_CRITICAL_SECONDS),
-    ):
-        found = re.findall(rf"{name} \| default\((\d+)\)", text)
-        assert len(found) >= 3
-        assert set(found) == {str(seconds)}
+    for name in ("tandem_shutdown_seconds", "tandem_shutdown_critical_seconds"):
+        found = re.findall(rf"{name} \| default\((.*?)\)", text)
+        assert len(found) == 4
+        assert set(found) == {"''"}
+
+
+@pytest.mark.parametrize("name", tandem_variables.DEFAULTS)
+def test_what_preflight_takes_for_silence_is_what_the_roles_take(name: str) -> None:
+    text = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("roles/*/defaults/main.yml"))
+    found = set(re.findall(rf"\b{name} \| default\('?([^')]+)'?\)", text))
+    assert found == {str(tandem_variables.DEFAULTS[name])}
+
+
+def tasks_of(role: Path) -> list[dict[str, Any]]:
+    return [task for path in sorted((role / "tasks").glob("*.yml")) for task in load(path) or []]
+
+
+@pytest.mark.parametrize("name", ["nfs_mount", "nfs_server", "node_runtime", "pod_network", "virtual_ip"])
+def test_what_follows_from_files_is_remembered_until_it_is_done(name: str) -> None:
+    tasks = tasks_of(ROOT / "roles" / name)
+    (written,) = [task for task in tasks if "tandem_files" in task and "register" in task]
+    assert written["tandem_files"]["remember"] == name
+    (acted,) = [task for task in tasks if "acted" in task.get("tandem_files", {})]
+    topics = f"{written['register']}.topics"
+    assert acted["tandem_files"] == {"remember": name, "acted": f"{{{{ {topics} }}}}"}
+    assert acted["when"] == f"{topics} | length > 0"
+    (last,) = [file for path in (ROOT / "roles" / name / "tasks").glob("*.yml") if acted in (file := load(path))]
+    assert last[-1] == acted
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "plugins" / "modules").glob("tandem_*.py")))
+def test_a_modules_documentation_is_yaml_and_knows_every_option(name: str) -> None:
+    module = importlib.import_module(f"plugins.modules.{name}")
+    document = yaml.safe_load(module.DOCUMENTATION)
+    assert document["module"] == name
+    assert all(isinstance(line, str) for line in document["description"])
+    assert yaml.safe_load(module.EXAMPLES)
+    assert yaml.safe_load(module.RETURN)
+    text = (ROOT / "plugins" / "modules" / f"{name}.py").read_text(encoding="utf-8")
+    for option in document.get("options", {}):
+        assert f'"{option}"' in text, f"{option} is documented and not there"
+
+
+SHOW = """
+- hosts: localhost
+  gather_facts: false
+  tasks:
+    - ansible.builtin.include_vars: {{file: "{role}/defaults/main.yml"}}
+    - ansible.builtin.debug: {{msg: "path={{{{ {name} }}}}"}}
+  vars: {{role_path: "{role}"}}
+"""
+
+
+def admins(role: Path) -> list[str]:
+    """The role's variable with the admin's kubeconfig, if it has one."""
+    return [name for name in load(role / "defaults" / "main.yml") if name == f"{role.name}_kubeconfig"]
+
+
+def test_the_admins_kubeconfig_is_looked_for_in_one_way() -> None:
+    texts = {load(role / "defaults" / "main.yml")[name] for role in ROLES for name in admins(role)}
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "path"),
+    [
+        ({}, str(ROOT / "build/kubeconfig/tandem/admin.conf")),
+        ({"tandem_cluster_name": "lab"}, str(ROOT / "build/kubeconfig/lab/admin.conf")),
+        ({"tandem_kubeconfig": "own.conf"}, "{here}/own.conf"),
+        ({"tandem_kubeconfig_folder": "own"}, "{here}/own/admin.conf"),
+    ],
+)
+def test_paths_of_kubeconfigs_count_from_where_the_command_is_given(
+    given: dict[str, str], path: str, tmp_path: Path
+) -> None:
+    """A delegated task of a playbook elsewhere would count them from the playbook's folder."""
+    role = next(role for role in ROLES if admins(role))
+    (tmp_path / "play").mkdir()
+    (tmp_path / "play" / "show.yml").write_text(SHOW.format(role=role, name=admins(role)[0]))
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    argv = [program, "play/show.yml", "--inventory=localhost,", "--extra-vars", json.dumps(given)]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert f"path={path.format(here=tmp_path)}\n" in done.stdout, done.stdout + done.stderr

@@ -19,12 +19,18 @@ from tandem import recovery
 EMPTY = {"apiVersion": kubeadm.KUBEADM_API, "kind": "ClusterConfiguration", "kubernetesVersion": "v1.36.3"}
 
 
-def cluster(name: str, kubelet_name: str | None = None, recorded: str | None = None) -> dict[str, Any]:
-    """A cluster whose control plane has one profile and whose kubelets another; `recorded` is the one on record."""
+def cluster(
+    name: str, kubelet_name: str | None = None, recorded: str | None = None, restored: str = ""
+) -> dict[str, Any]:
+    """A cluster whose control plane has one profile and whose kubelets another.
+
+    `recorded` is the profile on record, `restored` the backup that was restored last.
+    """
     labels = {"node.kubernetes.io/exclude-disruption": ""}
     record = {}
     if recorded:
         record = {"profile": recorded, "recovery.json": json.dumps(recovery.to_dict(recovery.profile(recorded)))}
+        record["backup"] = restored
     kubelet = kubeadm.merge_kubelet_configuration({}, tuning.settings(kubelet_name or name))
     return {
         "version": "v1.36.3",
@@ -39,16 +45,34 @@ def cluster(name: str, kubelet_name: str | None = None, recorded: str | None = N
     }
 
 
-def backup(name: str, state: dict[str, Any], *, whole: bool = True) -> dict[str, Any]:
+def backup(name: str, state: dict[str, Any], *, whole: bool = True, going_to: str = "") -> dict[str, Any]:
     files = {
         f"documents/{key}.yaml": hashlib.sha256(state[key].encode()).hexdigest()
         for key in ("kubeadm_config", "kubelet_config")
     }
-    return {"name": name, "whole": whole, "files": files, "versions": {"kubernetes": "v1.36.3"}}
+    return {
+        "name": name,
+        "whole": whole,
+        "going_to": going_to,
+        "files": files,
+        "versions": {"kubernetes": "v1.36.3"},
+    }
 
 
 STOCK, ARTICLE, BALANCED = (cluster(name) for name in ("stock", "article", "balanced"))
 HALF = cluster("stock", "balanced")
+HALF_BACK = cluster("stock", "balanced", recorded="balanced")
+DONE_BACK = cluster("stock", recorded="stock", restored="1")
+
+
+def with_own_flag(state: dict[str, Any]) -> dict[str, Any]:
+    document = yaml.safe_load(state["kubeadm_config"])
+    document["controllerManager"]["extraArgs"].append({"name": "kube-api-qps", "value": "50"})
+    return {**state, "kubeadm_config": yaml.safe_dump(document)}
+
+
+OWN = {**with_own_flag(cluster("balanced", recorded="balanced")), "kubelet_config": "maxPods: 50\n"}
+HALF_OWN = with_own_flag(cluster("balanced", recorded="balanced"))
 
 
 @pytest.mark.parametrize(
@@ -60,8 +84,55 @@ HALF = cluster("stock", "balanced")
         ([backup("2", HALF, whole=False), backup("1", STOCK)], BALANCED, "", "1"),
         ([backup("2", HALF, whole=False), backup("1", STOCK)], BALANCED, "2", "2"),
         ([backup("1", STOCK)], HALF, "", "1"),
+        ([backup("2", BALANCED, going_to="1"), backup("1", STOCK)], HALF_BACK, "", "1"),
+        (
+            [backup("3", HALF, whole=False, going_to="1"), backup("2", BALANCED), backup("1", STOCK)],
+            HALF_BACK,
+            "",
+            "1",
+        ),
+        (
+            [backup("2", BALANCED, going_to="1"), backup("1", STOCK)],
+            cluster("stock", recorded="balanced"),
+            "",
+            "1",
+        ),
+        ([backup("2", OWN, going_to="1"), backup("1", BALANCED)], HALF_OWN, "", "1"),
+        (
+            [backup("3", HALF, whole=False, going_to="1"), backup("2", BALANCED), backup("1", STOCK)],
+            HALF,
+            "",
+            "1",
+        ),
+        (
+            [backup("3", BALANCED, going_to="1"), backup("2", ARTICLE), backup("1", STOCK)],
+            BALANCED,
+            "",
+            "2",
+        ),
+        ([backup("2", BALANCED, going_to="1"), backup("1", STOCK)], DONE_BACK, "", "2"),
+        ([backup("2", BALANCED), backup("1", STOCK)], HALF_BACK, "", "2"),
+        ([backup("2", BALANCED, going_to="0"), backup("1", STOCK)], HALF_BACK, "", "2"),
+        ([backup("2", BALANCED, going_to="1"), backup("1", STOCK)], HALF_BACK, "2", "2"),
     ],
-    ids=["the last", "the newest", "not the present", "not a half-done", "by name", "out of a half-done one"],
+    ids=[
+        "the last",
+        "the newest",
+        "not the present",
+        "not a half-done",
+        "by name",
+        "out of a half-done one",
+        "a killed rollback goes on",
+        "one killed twice",
+        "one killed before its record",
+        "one of the operator's own flags",
+        "one killed again before any change",
+        "one killed before any change, by name",
+        "a finished rollback is rolled back",
+        "out of a half-done tuning",
+        "one whose backup is gone",
+        "a killed rollback given up by name",
+    ],
 )
 def test_where_to_go_back_to(backups: list[Any], now: dict[str, Any], wanted: str, chosen: str) -> None:
     assert tuning.rollback_choice(backups, now, wanted) == chosen
@@ -105,10 +176,7 @@ def test_whether_a_state_is_a_finished_one(state: dict[str, Any], whole: bool | 
 
 
 def test_an_operators_flag_that_no_profile_writes_does_not_make_a_state_half_done() -> None:
-    state = cluster("balanced", recorded="balanced")
-    document = yaml.safe_load(state["kubeadm_config"])
-    document["controllerManager"]["extraArgs"].append({"name": "kube-api-qps", "value": "50"})
-    assert tuning.is_whole({**state, "kubeadm_config": yaml.safe_dump(document)})
+    assert tuning.is_whole(with_own_flag(cluster("balanced", recorded="balanced")))
 
 
 def test_what_a_backup_knows(node: Callable[..., dict[str, Any]]) -> None:
@@ -120,6 +188,8 @@ def test_what_a_backup_knows(node: Callable[..., dict[str, Any]]) -> None:
     assert about["kubelet_env"] == {"HTTP2_PING_TIMEOUT_SECONDS": "2"}
     assert about["exclude_control_plane"] is True
     assert about["whole"] is True
+    assert about["going_to"] == ""
+    assert tuning.backup_about(cluster("balanced"), nodes, "lab", "1")["going_to"] == "1"
     json.dumps(about)
 
 
@@ -132,6 +202,7 @@ def test_a_backup_of_a_profile_restores_that_profile(there: str, node: Callable[
         "documents": {key: before[key] for key in ("kubeadm_config", "kubelet_config")},
     }
     wanted = tuning.backup_settings(kept)
+    assert wanted["backup"] == "1"
     old, new = tuning.both_ends(after, wanted)
     assert (old.node_lease_duration_seconds, new.name) == (
         recovery.profile(there).node_lease_duration_seconds,
@@ -142,10 +213,13 @@ def test_a_backup_of_a_profile_restores_that_profile(there: str, node: Callable[
     assert kubeadm.flags(restored.get("controllerManager") or {}, "") == {}
 
 
+COREDNS = {"spec": {"template": {"spec": {"tolerations": tuning.settings("stock")["pod_tolerations"]}}}}
+
+
 def test_the_plan_tells_order_times_and_settings(node: Callable[..., dict[str, Any]]) -> None:
     state = copy.deepcopy(STOCK)
     nodes = {"cp1": node(), "w1": node()}
-    told = "\n".join(plan_report.report(state, tuning.settings("fast"), nodes, ["cp1"]))
+    told = "\n".join(plan_report.report(state, tuning.settings("fast"), nodes, ["cp1"], COREDNS))
     for words in (
         "serving",
         "340.1 .. 381.0",
@@ -160,15 +234,48 @@ def test_the_plan_tells_order_times_and_settings(node: Callable[..., dict[str, A
     ):
         assert words in told
     assert told.index("kubelet on") < told.index("kube-controller-manager on") < told.index("kube-apiserver on")
-    back = "\n".join(plan_report.report(cluster("fast"), tuning.settings("stock"), nodes, ["cp1"]))
+    back = "\n".join(plan_report.report(cluster("fast"), tuning.settings("stock"), nodes, ["cp1"], COREDNS))
     assert back.index("kube-apiserver on") < back.index("kube-controller-manager on") < back.index("kubelet on")
 
 
+def quiet(name: str) -> dict[str, Any]:
+    """A cluster that has a profile but for what is not in kubeadm's documents."""
+    state = cluster(name)
+    fields = ("nodeStatusUpdateFrequency", "nodeStatusReportFrequency", "nodeLeaseDurationSeconds")
+    state["configz"] = {"cp1": dict(zip(fields, ("10s", "5m0s", 40), strict=True))}
+    state["nodes"]["cp1"]["labels"] = {}
+    return state
+
+
 def test_a_plan_for_what_is_there_is_empty(node: Callable[..., dict[str, Any]]) -> None:
-    state = cluster("stock")
-    state["configz"] = {
-        "cp1": {"nodeStatusUpdateFrequency": "10s", "nodeStatusReportFrequency": "5m0s", "nodeLeaseDurationSeconds": 40}
-    }
-    told = plan_report.report(state, tuning.settings("stock"), {"cp1": node()}, [])
+    state = {**quiet("stock"), "coredns": COREDNS}
+    told = plan_report.report(state, tuning.settings("stock"), {"cp1": node()}, ["cp1"], COREDNS)
     assert "  nothing" in told
     assert "No setting changes." in told
+
+
+def test_the_plan_tells_of_coredns_alone(node: Callable[..., dict[str, Any]]) -> None:
+    state = {**quiet("stock"), "coredns": {"spec": {"template": {"spec": {"tolerations": []}}}}}
+    told = plan_report.report(state, tuning.settings("stock"), {"cp1": node()}, ["cp1"], COREDNS)
+    assert "  CoreDNS, by a roll of its Deployment: tolerations" in told
+    assert "  nothing" not in told
+    assert "No setting changes." in told
+
+
+def test_the_plan_tells_of_the_label_alone(node: Callable[..., dict[str, Any]]) -> None:
+    state = {**quiet("stock"), "coredns": COREDNS}
+    wanted = {**tuning.settings("stock"), "exclude_control_plane": True}
+    told = plan_report.report(state, wanted, {"cp1": node()}, ["cp1"], COREDNS)
+    assert "  node.kubernetes.io/exclude-disruption on cp1: absent -> present" in told
+    assert "No setting changes." not in told
+    assert "  nothing" in told
+
+
+@pytest.mark.parametrize(("old", "new", "after"), [("stock", "fast", True), ("fast", "stock", False)])
+def test_coredns_comes_with_the_control_plane(
+    old: str, new: str, after: bool, node: Callable[..., dict[str, Any]]
+) -> None:
+    nodes = {"cp1": node(), "w1": node()}
+    told = "\n".join(plan_report.report(cluster(old), tuning.settings(new), nodes, ["cp1"], COREDNS))
+    assert told.index("kube-apiserver on") < told.index("CoreDNS, by")
+    assert (told.index("kubelet on") < told.index("CoreDNS, by")) is after

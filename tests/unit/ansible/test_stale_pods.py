@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from plugins.module_utils import tandem_selectors as selectors
 from plugins.module_utils import tandem_stale as stale
 from plugins.module_utils import tandem_tuning as tuning
 from plugins.modules import tandem_cluster, tandem_roll
+from tandem._checklist import objects
 
 NOT_READY, UNREACHABLE = "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 BALANCED = tuning.settings("balanced")
@@ -28,14 +30,19 @@ def pod(name: str, owner: dict[str, str], carried: list[dict[str, Any]], **chang
     return {**fixed, "owner": owner, "tolerations": carried, **changes}
 
 
-def cluster(*pods: dict[str, Any], own: list[dict[str, Any]] | None = None, allowed: int = 1) -> dict[str, Any]:
+SELECTOR = {"matchLabels": {"app": "web"}}
+
+
+def cluster(
+    *pods: dict[str, Any], own: list[dict[str, Any]] | None = None, allowed: int = 1, selector: Any = SELECTOR
+) -> dict[str, Any]:
     template = {"tolerations": own or [], "labels": {"app": "web"}, "replicas": 2, "strategy": "RollingUpdate"}
     return {
         "pods": list(pods),
         "workloads": {
             "templates": {"default/Deployment/web": template, "default/StatefulSet/db": {**template, "labels": {}}},
             "replica_sets": {"default/web-1": {"kind": "Deployment", "name": "web"}},
-            "budgets": [{"namespace": "default", "name": "web", "labels": {"app": "web"}, "allowed": allowed}],
+            "budgets": [{"namespace": "default", "name": "web", "selector": selector, "allowed": allowed}],
         },
     }
 
@@ -93,6 +100,54 @@ def test_what_must_not_be_rolled_is_told_why(state: dict[str, Any], words: str) 
     (entry,) = stale.stale_pods(state, BALANCED)
     assert words in entry["held_by"]
     assert words in stale.stale_sentences([entry])[0]
+
+
+def requirement(key: str, operator: str, *values: str) -> dict[str, Any]:
+    return {"matchExpressions": [{"key": key, "operator": operator, **({"values": [*values]} if values else {})}]}
+
+
+SELECTORS: list[tuple[Any, bool]] = [
+    (None, False),
+    ({}, True),
+    ({"matchLabels": {}}, True),
+    (SELECTOR, True),
+    ({"matchLabels": {"app": "db"}}, False),
+    (requirement("app", "In", "db", "web"), True),
+    (requirement("app", "In", "db"), False),
+    (requirement("tier", "In", "front"), False),
+    (requirement("app", "NotIn", "db"), True),
+    (requirement("app", "NotIn", "web"), False),
+    (requirement("tier", "NotIn", "front"), True),
+    (requirement("app", "Exists"), True),
+    (requirement("tier", "Exists"), False),
+    (requirement("tier", "DoesNotExist"), True),
+    (requirement("app", "DoesNotExist"), False),
+    ({**SELECTOR, **requirement("app", "NotIn", "web")}, False),
+]
+"""A budget's selector, and whether it covers the pods of `web`."""
+
+
+@pytest.mark.parametrize(("selector", "covers"), SELECTORS, ids=str)
+def test_a_budget_holds_what_its_selector_selects(selector: Any, covers: bool) -> None:
+    """By the rules of policy/v1, as the checklist judges them too."""
+    assert selectors.selects(selector, {"app": "web"}) is covers
+    assert objects.selects(selector, {"app": "web"}) is covers
+    (entry,) = stale.stale_pods(cluster(pod("web-1-a", OF_WEB, tolerations()), allowed=0, selector=selector), BALANCED)
+    assert bool(entry["held_by"]) is covers
+    budget = {"metadata": {"name": "web"}, "spec": {"selector": selector}, "status": {"disruptionsAllowed": 0}}
+    assert tandem_roll.blocked([budget], {"app": "web"}) == ("web" if covers else "")
+
+
+def test_a_budget_is_known_with_all_of_its_selector() -> None:
+    class Answers:
+        def get(self, path: str) -> dict[str, Any]:
+            spec = {"selector": requirement("app", "Exists")}
+            budget = {"metadata": {"namespace": "default", "name": "all"}, "spec": spec}
+            return {"items": [budget] if path.endswith("poddisruptionbudgets") else []}
+
+    api: Any = Answers()
+    (budget,) = tandem_cluster.workloads(api)["budgets"]
+    assert budget == {"namespace": "default", "name": "all", "selector": requirement("app", "Exists"), "allowed": 0}
 
 
 class Api:

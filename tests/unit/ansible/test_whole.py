@@ -133,6 +133,16 @@ def test_a_node_that_we_took_out_is_not_refused_for_that() -> None:
     assert whole.marked(nodes[0]) == ""
 
 
+def test_a_node_that_somebody_uncordoned_is_judged_like_any_other() -> None:
+    nodes = [node("w1", boot="a"), node("w2")]
+    assert not whole.taken_out(nodes[0]), "the annotation of a run that was killed"
+    assert whole.taken_out(node("w1", boot="a", unschedulable=True))
+    assert not whole.taken_out(node("w1", unschedulable=True)), "by somebody else"
+    assert "n/Deployment/web: 1 of 2" in whole.drain_refusals("w1", nodes, [workload("web", 1)], [], [])[0]
+    crowd = [pod("c1", "w1", "c"), pod("c2", "w1", "c")]
+    assert "rollout restart" in whole.drain_refusals("w1", nodes, [], crowd, [])[0]
+
+
 def test_services_and_where_they_answer() -> None:
     def entry(service: str, where: str | None, ready: bool) -> dict[str, Any]:
         labels = {"kubernetes.io/service-name": service}

@@ -31,7 +31,7 @@ def test_an_unknown_profile_is_a_usage_error_that_lists_the_known() -> None:
 def test_predict_shows_windows_and_findings() -> None:
     result = run("predict")
     assert result.exit_code == 0
-    assert "15.0 .. 30.8" in result.output
+    assert " 9.6 .. 30.8" in result.output
     assert "api-stall" in result.output
 
 

@@ -108,7 +108,7 @@ def test_the_json_has_the_promised_shape() -> None:
     entry = made["apps"]["ledger-replace"]
     assert list(entry["stages"]) == list(recovery.STAGES)
     assert entry["stages"]["serving"] == pytest.approx(32.6, abs=0.2)
-    assert entry["prediction"]["ready_unknown"] == [15.0, 30.8]
+    assert entry["prediction"]["ready_unknown"] == [9.6, 30.8]
     assert set(entry["requests"]["cp1/new"]) == {"sent", "failed", "slow", "longest_gap_seconds"}
     assert (entry["writers"]["records"], entry["writers"]["lost"], entry["writers"]["doubled"]) == (200, 0, 0)
     assert made["apps"]["ledger-hold"]["stages"]["scheduled"] is None

@@ -55,7 +55,7 @@ def test_what_fast_gains_and_what_it_costs() -> None:
     fast, balanced = recovery.predict(FAST)["serving"], recovery.predict(BALANCED)["serving"]
     assert fast.high == balanced.high - 15
     assert recovery.tolerated_stall_seconds(FAST) == pytest.approx(5.55)
-    assert recovery.tolerated_stall_seconds(ARTICLE) == pytest.approx(1.8)
+    assert recovery.tolerated_stall_seconds(ARTICLE) == 0
     assert recovery.tolerated_stall_seconds(BALANCED) == float("inf")
 
 
@@ -93,6 +93,40 @@ def test_heartbeat_is_the_shorter_of_lease_renewal_and_status_report() -> None:
     assert STOCK.heartbeat_seconds == pytest.approx(10.4)
     assert ARTICLE.heartbeat_seconds == 5
     assert BALANCED.heartbeat_seconds == pytest.approx(2.08)
+
+
+@pytest.mark.parametrize(
+    ("update", "report", "lease", "longest"),
+    [
+        (5, 5, 400, 10.4),
+        (5, 5, 40, 10.4),
+        (5, 5, 20, 5.2),
+        (10, 300, 40, 10.4),
+        (10, 300, 40000, 460.4),
+        (4, 10, 40000, 12.48 + 4.16),
+        (10, 2, 40000, 10.4),
+        (5, 10, 40000, 10.4 + 5.2),
+    ],
+)
+def test_the_longest_heartbeat_is_one_that_kubelet_puts_off(
+    update: float, report: float, lease: int, longest: float
+) -> None:
+    profile = dataclasses.replace(
+        ARTICLE,
+        node_status_update_frequency_seconds=update,
+        node_status_report_frequency_seconds=report,
+        node_lease_duration_seconds=lease,
+    )
+    assert profile.longest_heartbeat_seconds == pytest.approx(longest)
+
+
+def test_a_put_off_heartbeat_opens_the_window_earlier_and_does_not_refuse_the_profile() -> None:
+    window = recovery.predict(ARTICLE)["ready_unknown"]
+    assert window.low == pytest.approx(9.6)
+    assert window.high == pytest.approx(30.75)
+    assert {f.rule for f in recovery.check(ARTICLE)} == {"dead-connection", "api-stall"}
+    [stall] = [f for f in recovery.check(ARTICLE) if f.rule == "api-stall"]
+    assert "less than 45.2 s" in str(stall)
 
 
 def test_stock_sets_nothing_so_that_going_back_removes_our_settings() -> None:

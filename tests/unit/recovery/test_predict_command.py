@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -151,7 +152,7 @@ def test_formulas_are_printed_with_their_sources() -> None:
     done = CliRunner().invoke(app, ["predict", "--profile", "article", "--formulas"], env={"COLUMNS": "300"})
     assert "ready_unknown = [G - R, G + 2P] + write" in done.output
     assert "node_lifecycle_controller.go" in done.output
-    assert "1.8" in done.output
+    assert re.search(r"API stall survived\W+0\.0\b", done.output)
 
 
 @pytest.mark.parametrize("arguments", [["--profile", "quick"], ["--behaviour", "hope"]])
