@@ -13,6 +13,7 @@ import urllib.request
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.tandem_certificates import gather, outdated
 from ansible.module_utils.tandem_processes import processes
 
 DOCUMENTATION = """
@@ -22,6 +23,9 @@ description:
   - Ends the program by SIGTERM; kubelet starts its container again in the same pod, and it reads its certificates anew.
     The static pod directory is left alone. Healthy means that another process answers well on the program's own health
     port, several times in a row.
+  - A program that started since its certificates were written, as those that lead do when they lose the API server, has
+    read them and is not ended once more; each end lengthens kubelet's pause before the next start. It only has to be
+    healthy.
 options:
   program:
     description: The program.
@@ -31,7 +35,7 @@ options:
   timeout_seconds:
     description: How long it may take to be healthy.
     type: int
-    default: 180
+    default: 360
 author: Tandem
 """
 
@@ -79,14 +83,23 @@ def answers(url: str) -> bool:
         return False
 
 
+def late(program: str) -> int:
+    """The process of the program that runs since before its certificates were written; 0 when none does."""
+    running = processes()
+    if program not in outdated({"processes": running, "certificates": gather()}):
+        return 0
+    return int(running[program]["pid"])
+
+
 def wait(program: str, old: int, seconds: float) -> str:
     """Wait until another process of the program is healthy; why it is not, else empty."""
-    until, row = time.monotonic() + seconds, 0
-    reason = "kubelet did not start it again"
+    until, row, reason = time.monotonic() + seconds, 0, ""
     while time.monotonic() < until:
         found = processes().get(program)
-        if found is None or found["pid"] == old:
-            row = 0
+        if found is None:
+            row, reason = 0, "kubelet has not started it again; its pause before a start grows with each end, to 300 s"
+        elif found["pid"] == old:
+            row, reason = 0, "it has not ended"
         elif answers(url := health_url(program, found["args"])):
             row += 1
             if row == IN_A_ROW:
@@ -102,16 +115,15 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "program": {"type": "str", "choices": list(PATHS), "required": True},
-            "timeout_seconds": {"type": "int", "default": 180},
+            "timeout_seconds": {"type": "int", "default": 360},
         },
         supports_check_mode=True,
     )
     program, seconds = module.params["program"], module.params["timeout_seconds"]
-    found = processes().get(program)
     if module.check_mode:
         module.exit_json(changed=True, seconds=0.0)
     begun = time.monotonic()
-    old = found["pid"] if found is not None else 0
+    old = late(program)
     if old:
         with contextlib.suppress(ProcessLookupError):  # it ended by itself between the two looks
             os.kill(old, signal.SIGTERM)

@@ -53,10 +53,13 @@ def containers(nodes: Collection[str] = WORKERS) -> dict[str, int]:
     }
 
 
-def moved(selector: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The pods that are not being deleted."""
+def to_run(selector: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The pods that are to run: neither being deleted nor ended, as a graceful shutdown leaves them."""
     found: list[dict[str, Any]] = kubectl_json("get", "pods", *selector)["items"]
-    return [pod for pod in found if "deletionTimestamp" not in pod["metadata"]]
+    ended = ("Succeeded", "Failed")
+    return [
+        pod for pod in found if "deletionTimestamp" not in pod["metadata"] and pod["status"].get("phase") not in ended
+    ]
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -184,18 +187,18 @@ class Seen:
 
 def test_a_writer_that_moved_since_the_backup_never_runs_twice(lab: Lab, given: dict[str, str], tmp_path: Path) -> None:
     selector = (f"--namespace={NAMESPACE}", f"--selector=app.kubernetes.io/name={APP}")
-    [old] = kubectl_json("get", "pods", *selector)["items"]
+    [old] = to_run(selector)
     place, folder = old["spec"]["nodeName"], volume_of(APP)
     subprocess.run(kubectl("cordon", place), check=True)
     try:
         subprocess.run(kubectl("delete", "pod", old["metadata"]["name"], f"--namespace={NAMESPACE}"), check=True)
         wait_until(
-            lambda: [pod["spec"].get("nodeName") for pod in moved(selector)] not in ([], [place]), 120, "it moved"
+            lambda: [pod["spec"].get("nodeName") for pod in to_run(selector)] not in ([], [place]), 120, "it moved"
         )
-        wait_until(lambda: all(is_ready(pod) for pod in moved(selector)), 120, "the writer serves elsewhere")
+        wait_until(lambda: all(is_ready(pod) for pod in to_run(selector)), 120, "the writer serves elsewhere")
     finally:
         subprocess.run(kubectl("uncordon", place), check=True)
-    [new] = moved(selector)
+    [new] = to_run(selector)
     others = {uid: count for uid, count in containers().items() if uid != new["metadata"]["uid"]}
     since = journal(lab, WORKERS[0], folder, -1).last
     clients = Clients(lab, tmp_path)
@@ -227,7 +230,7 @@ def test_a_worker_lost_at_the_same_time_is_left_out_and_comes_back(
 ) -> None:
     """The worker with the single writer that holds: nobody starts it elsewhere, and it serves when its worker does."""
     selector = (f"--namespace={NAMESPACE}", f"--selector=app.kubernetes.io/name={APP}")
-    [writer] = kubectl_json("get", "pods", *selector)["items"]
+    [writer] = to_run(selector)
     victim, folder = writer["spec"]["nodeName"], volume_of(APP)
     [survivor] = set(WORKERS) - {victim}
     before, since = containers([survivor]), journal(lab, survivor, folder, -1).last
@@ -243,7 +246,7 @@ def test_a_worker_lost_at_the_same_time_is_left_out_and_comes_back(
         wait_until(lambda: not ready(victim), 120, "the loss of the worker is known")
         after = containers([survivor])
         assert {uid: after.get(uid) for uid in before} == before, "the survivor's pods ran on"
-        assert survivor not in [pod["spec"].get("nodeName") for pod in kubectl_json("get", "pods", *selector)["items"]]
+        assert survivor not in [pod["spec"].get("nodeName") for pod in to_run(selector)]
     finally:
         lab.power_on(victim)
         wait_until(whole, 300, "the apps are whole")

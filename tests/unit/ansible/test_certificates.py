@@ -173,7 +173,22 @@ def test_healthy_is_another_process_that_answers_several_times(monkeypatch: pyte
     assert tandem_restart.wait("kube-scheduler", 7, 5) == ""
     assert asked == [True, False, *[True] * tandem_restart.IN_A_ROW]
     monkeypatch.setattr(tandem_restart, "processes", lambda: {"kube-scheduler": {"pid": 7, "args": {}}})
-    assert "did not start it again" in tandem_restart.wait("kube-scheduler", 7, 0.1)
+    assert tandem_restart.wait("kube-scheduler", 7, 0.1) == "it has not ended"
+    monkeypatch.setattr(tandem_restart, "processes", dict)
+    assert "has not started it again" in tandem_restart.wait("kube-scheduler", 7, 0.1)
     monkeypatch.setattr(tandem_restart, "processes", lambda: {"kube-scheduler": {"pid": os.getpid(), "args": {}}})
     monkeypatch.setattr(tandem_restart, "answers", lambda _: False)
     assert "does not answer well" in tandem_restart.wait("kube-scheduler", 7, 0.1)
+
+
+def test_a_program_that_has_read_its_certificates_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = {"kube-scheduler": {"pid": 7, "started": 1000.0}, "kube-apiserver": {"pid": 8, "started": 900.0}}
+    files = [
+        {"path": "/etc/kubernetes/scheduler.conf", "written": 950.0},
+        {"path": "/etc/kubernetes/pki/apiserver.crt", "written": 950.0},
+    ]
+    monkeypatch.setattr(tandem_restart, "processes", lambda: running)
+    monkeypatch.setattr(tandem_restart, "gather", lambda: files)
+    assert tandem_restart.late("kube-apiserver") == 8
+    assert tandem_restart.late("kube-scheduler") == 0
+    assert tandem_restart.late("etcd") == 0
