@@ -84,10 +84,11 @@ LOST = ("--extra-vars", "tandem_accept_lost_worker=b")
     ],
 )
 def test_three_playbooks_go_on_without_it(tmp_path: Path, playbook: str, words: str) -> None:
-    """Each to a refusal of its own, for there is neither a cluster nor a whole backup here."""
+    """Each to a refusal of its own, for there is neither a cluster here nor a backup that can be opened."""
     about = {"date": "20260101T000000Z", "etcd": {"keys": 1, "revision": 1}, "kubernetes": "v1.36.3"}
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "tandem-20260101T000000Z.json").write_text(json.dumps(about))
+    (tmp_path / "kept" / "tandem-20260101T000000Z.tar.cms").write_text("none")
     hosts, path = inventory(tmp_path, certificates_api_timeout_seconds=1), f"playbooks/{playbook}.yml"
     status, told = run(hosts, path)
     assert status != 0
