@@ -5,7 +5,7 @@ Pure functions over the facts of `tandem_node` and `tandem_cluster`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from operator import eq
 from typing import Any, Final
 
@@ -394,23 +394,34 @@ def coredns_patch_differences(cluster: Mapping[str, Any], wanted: Mapping[str, A
     ]
 
 
-def coredns_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How CoreDNS differs from our patch, and whether its pods share a node."""
+def coredns_differences(
+    cluster: Mapping[str, Any], wanted: Mapping[str, Any], lost: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """How CoreDNS differs from our patch, and whether its pods share a node.
+
+    Args:
+        cluster: the facts of `tandem_cluster`.
+        wanted: the patch.
+        lost: nodes that are lost. Until their pods are evicted and made anew, one that is ready elsewhere is enough.
+    """
     found = coredns_patch_differences(cluster, wanted)
     deployment = cluster.get("coredns")
     if not deployment:
         return found
+    hosts = [
+        pod["node"]
+        for pod in cluster["pods"]
+        if pod["labels"].get("k8s-app") == "kube-dns" and pod["ready"] and not pod["deleting"]
+    ]
+    if lost:
+        left = [host for host in hosts if host not in lost]
+        return [*found, *([] if left else [difference("cluster", "nodes that run CoreDNS", "one at least", left)])]
     status, replicas = deployment.get("status", {}), deployment["spec"]["replicas"]
     if status.get("observedGeneration", 0) < deployment["metadata"].get("generation", 0) or any(
         status.get(key, 0) != replicas for key in ("replicas", "updatedReplicas", "readyReplicas")
     ):
         rolled = {key: status.get(key, 0) for key in ("replicas", "updatedReplicas", "readyReplicas")}
         found.append(difference("cluster", "pods of CoreDNS", f"{replicas}, all new and ready", rolled))
-    hosts = [
-        pod["node"]
-        for pod in cluster["pods"]
-        if pod["labels"].get("k8s-app") == "kube-dns" and pod["ready"] and not pod["deleting"]
-    ]
     if len(set(hosts)) < min(2, deployment["spec"]["replicas"]):
         found.append(difference("cluster", "nodes that run CoreDNS", "two different ones", hosts))
     return found
@@ -442,12 +453,12 @@ def cluster_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any]) -
 
     Args:
         cluster: the facts of `tandem_cluster` (with configz).
-        wanted: `settings`, `nodes` (names), `workers`, `share_label` ({key, value}), `coredns` (the patch),
-            `storage_class` (fields), all optional but the first two.
+        wanted: `settings`, `nodes` (names), `workers`, `lost` (those that are neither asked nor awaited), `share_label`
+            ({key, value}), `coredns` (the patch), `storage_class` (fields), all optional but the first two.
     """
     if not cluster["reachable"]:
         return [difference("cluster", "API", "an answer", cluster["error"])]
-    settings, found = wanted["settings"], []
+    settings, lost, found = wanted["settings"], wanted.get("lost") or (), []
     kubelet = kubelet_fields(yaml.safe_load(cluster["kubelet_config"]) or {}, settings)
     for name in wanted["nodes"]:
         node = cluster["nodes"].get(name)
@@ -467,13 +478,13 @@ def cluster_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any]) -
         found.append(difference("cluster", "ConfigMap tandem-system/recovery-profile", settings["profile"], record))
     found += document_differences(cluster, settings)
     if wanted.get("coredns"):
-        found += coredns_differences(cluster, wanted["coredns"])
+        found += coredns_differences(cluster, wanted["coredns"], lost)
     label = wanted.get("share_label") or {}
     for name in wanted.get("workers", []) if label else []:
         have = cluster["nodes"].get(name, {}).get("labels", {}).get(label["key"])
         if have != label["value"]:
             found.append(difference(name, f"label {label['key']}", label["value"], have))
-    found += _storage_differences(cluster, wanted.get("storage_class"))
+    found += _storage_differences(cluster, wanted.get("storage_class"), lost)
     restriction = cluster.get("node_restriction", {})
     if restriction.get("asked") and not restriction["refused"]:
         found.append(
@@ -505,7 +516,9 @@ def document_differences(cluster: Mapping[str, Any], settings: Mapping[str, Any]
     return found
 
 
-def _storage_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _storage_differences(
+    cluster: Mapping[str, Any], wanted: Mapping[str, Any] | None, lost: Collection[str]
+) -> list[dict[str, Any]]:
     if not wanted:
         return []
     live = cluster.get("storage_class")
@@ -517,7 +530,8 @@ def _storage_differences(cluster: Mapping[str, Any], wanted: Mapping[str, Any] |
         if live.get(key) != wanted[key]
     ]
     provisioner = cluster.get("provisioner") or {}
-    if (provisioner.get("status") or {}).get("availableReplicas", 0) < 1:
+    # Its pod may have been on a lost worker, and is made elsewhere once that one's are evicted.
+    if not lost and (provisioner.get("status") or {}).get("availableReplicas", 0) < 1:
         found.append(difference("cluster", "volume provisioner", "1 pod available", "none"))
     return found
 

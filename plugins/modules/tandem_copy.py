@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import shutil
 import time
 import uuid
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +26,7 @@ description:
   - C(state=measured) changes nothing and runs in check mode. C(state=opened) makes the exchange, C(state=told) says in
     it what the receiving folder has, C(state=packed) puts into it what that lacks, C(state=placed) makes the receiving
     folder equal, C(state=compared) reads the data of before once more and tells the differences, C(state=closed)
-    removes the exchange.
+    forgets what this machine has read and, on the NFS server, removes the claim's exchanges.
   - The latest call wins. One whose C(ansible-playbook) was killed ends by itself when the next one begins.
 options:
   state:
@@ -39,7 +39,10 @@ options:
     type: path
     default: ''
   exchange:
-    description: The folder on the share, as this machine sees it.
+    description:
+      - The folder on the share, as this machine sees it, C(CLAIM@RUN). Every run has one of its own. A client of the
+        share may believe for a minute, and with a directory delegation for longer, that a name that it did not find or
+        that was removed is still away; a new name it has to ask for.
     type: path
     default: ''
   exchange_owner:
@@ -82,8 +85,8 @@ differences:
 WAIT_SECONDS = 60
 """How long a call of before may take to end."""
 
-SEEN_SECONDS = 65
-"""How long a client of the share may take to see a folder: acdirmax of nfs(5), and a little more."""
+SEPARATOR = "@"
+"""Between a claim's name and a run's own in the name of an exchange; no name of the API's has it."""
 
 
 class Turn:
@@ -139,46 +142,33 @@ class Turn:
 
 def give(exchange: Path, owner: int) -> None:
     """Give the exchange to whom the share makes of root."""
-    for path in [exchange.parent, exchange, *exchange.rglob("*")]:
+    for path in [exchange, *exchange.rglob("*")]:
         os.chown(path, owner, owner, follow_symlinks=False)
 
 
+def claim_of(exchange: Path) -> str:
+    """The claim's part of an exchange's name."""
+    return exchange.name.rpartition(SEPARATOR)[0]
+
+
 def opened(exchange: Path, owner: int) -> None:
-    """Make the exchange, for nobody else to see."""
-    exchange.parent.mkdir(mode=0o700, exist_ok=True)
-    exchange.mkdir(mode=0o700, exist_ok=True)
+    """Make the exchange, for nobody else to see, and remove what runs that were killed have left."""
+    remove(exchange)
+    exchange.mkdir(mode=0o700)
     give(exchange, owner)
 
 
-def seen(exchange: Path, tick: Callable[[], None]) -> bool:
-    """Whether the exchange is there, and see it with its files as the NFS server has them now.
-
-    A client believes for up to a minute (acdirmax in nfs(5)) that what it did not find, or removed, is still away.
-    Opening a folder asks the server whether the folder has changed, and what changed is looked up anew; a client that
-    was given the folder to itself (a directory delegation) does not ask, so that it is waited for.
-    """
-    until = time.monotonic() + SEEN_SECONDS
-    while True:
-        for folder in (exchange.parent.parent, exchange.parent, exchange):
-            with suppress(FileNotFoundError):
-                os.close(os.open(folder, os.O_RDONLY | os.O_DIRECTORY))
-        if exchange.is_dir() or time.monotonic() > until:
-            return exchange.is_dir()
-        tick()
-        time.sleep(0.5)
+def remove(exchange: Path) -> bool:
+    """Remove all of the claim's exchanges; whether there was one."""
+    found = list(exchange.parent.glob(f"{glob.escape(claim_of(exchange))}{SEPARATOR}*"))
+    for path in found:
+        shutil.rmtree(path)
+    return bool(found)
 
 
-def closed(exchange: Path, memory: Path) -> bool:
-    """Remove the exchange, and what this machine remembers; whether there was either.
-
-    A client of the share may still see for seconds what the server has removed.
-    """
-    there = exchange.exists() or memory.exists()
-    with suppress(FileNotFoundError):
-        shutil.rmtree(exchange)
-    with suppress(FileNotFoundError):
-        if not list(exchange.parent.iterdir()):
-            exchange.parent.rmdir()
+def forget(memory: Path) -> bool:
+    """Forget what this machine has read; whether there was anything."""
+    there = memory.exists()
     memory.unlink(missing_ok=True)
     return there
 
@@ -191,14 +181,17 @@ def work(parameters: dict[str, Any], tick: Callable[[], None]) -> dict[str, Any]
         OSError: something cannot be read or written.
     """
     state, exchange = parameters["state"], Path(parameters["exchange"])
-    memory = Path(parameters["memory_folder"]) / f"{exchange.name}.json"
+    memory = Path(parameters["memory_folder"]) / f"{claim_of(exchange)}.json"
     if state == "opened":
         opened(exchange, parameters["exchange_owner"])
         return {"changed": True}
     if state == "closed":
-        return {"changed": closed(exchange, memory)}
-    if not seen(exchange, tick):
+        removed = parameters["exchange_owner"] >= 0 and remove(exchange)
+        return {"changed": forget(memory) or removed}
+    if not exchange.is_dir():
         raise CopyError(f"{exchange} is not there; rule: both machines see the share; way out: mount it")
+    # Opening it makes a client of the share ask whether it has changed, and look up anew what has.
+    os.close(os.open(exchange, os.O_RDONLY | os.O_DIRECTORY))
     owners = {int(here): int(there) for here, _, there in (each.partition("=") for each in parameters["owners"])}
     folder = Placed(parameters["root"], Memory(memory), owners, tick)
     if state == "told":

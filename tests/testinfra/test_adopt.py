@@ -182,7 +182,7 @@ class Shop:
         if self.kube.find(RECORD) is not None:
             self.kube.request("DELETE", RECORD)
         self.machine(self.worker).check_output(f"rm -rf {DISK}")
-        self.machine(self.server).check_output(f"rm -rf {EXPORT}/*_{NAMESPACE}_* {EXPORT}/.tandem-adopt")
+        self.machine(self.server).check_output(f"rm -rf {EXPORT}/*_{NAMESPACE}_* {EXPORT}/.tandem-adopt-*")
 
 
 @pytest.fixture

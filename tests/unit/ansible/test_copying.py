@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -239,18 +240,28 @@ def test_a_file_that_a_client_has_by_delegation_is_asked_back(pair: Pair) -> Non
     assert (pair.target / "journal").read_text() == "0\n"
 
 
-def test_what_the_nfs_server_makes_a_moment_later_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    exchange, ticks = tmp_path / ".tandem-adopt" / "shop_data", 0
+def test_every_run_has_an_exchange_of_its_own_and_takes_others_of_the_claim_away(tmp_path: Path) -> None:
+    share, memory = tmp_path / "share", tmp_path / "memory"
+    kept = [share / "pvc-1", share / ".tandem-adopt-shop_data-2@1", share / ".tandem-adopt-shop_d@1"]
+    left = [share / ".tandem-adopt-shop_data@1", share / ".tandem-adopt-shop_data@2"]
+    for folder in (memory, *kept, *left):
+        folder.mkdir(parents=True)
+    (left[0] / "packed").write_text("")
+    given = {"exchange": str(share / ".tandem-adopt-shop_data@3"), "memory_folder": str(memory), "owners": []}
+    mine = {**given, "exchange_owner": os.getuid()}
 
-    def tick() -> None:
-        nonlocal ticks
-        ticks += 1
-        if ticks == 2:
-            exchange.mkdir(parents=True)
+    def run(**parameters: Any) -> dict[str, Any]:
+        return tandem_copy.work(parameters, lambda: None)
 
-    assert tandem_copy.seen(exchange, tick)
-    assert ticks == 2
-    monkeypatch.setattr(tandem_copy, "SEEN_SECONDS", 0.0)
-    assert not tandem_copy.seen(tmp_path / "nowhere" / "shop_data", tick)
+    with pytest.raises(Exception, match="is not there"):
+        run(state="told", root=str(kept[0]), **given)
+    assert run(state="opened", **mine) == {"changed": True}
+    assert sorted(share.iterdir()) == sorted([*kept, share / ".tandem-adopt-shop_data@3"])
+    assert run(state="told", root=str(kept[0]), **given)["entries"] == 1
+    (memory / ".tandem-adopt-shop_data.json").write_text("{}")
+    assert run(state="closed", **given, exchange_owner=-1) == {"changed": True}
+    assert (share / ".tandem-adopt-shop_data@3").exists(), "a client of the share leaves it to the server"
+    assert not (memory / ".tandem-adopt-shop_data.json").exists()
+    assert run(state="closed", **mine) == {"changed": True}
+    assert run(state="closed", **mine) == {"changed": False}
+    assert sorted(share.iterdir()) == sorted(kept)

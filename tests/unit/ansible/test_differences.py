@@ -210,6 +210,20 @@ def test_cluster_differences(changes: dict[str, Any], key: str) -> None:
     assert [entry["key"] for entry in checks.cluster_differences(cluster(**changes), CLUSTER_WANTED)] == [key]
 
 
+def test_what_a_lost_worker_ran_is_not_awaited() -> None:
+    lone = {"labels": {"k8s-app": "kube-dns"}, "deleting": False, "ready": True, "node": "cp"}
+    changes: dict[str, Any] = {
+        "coredns": coredns(SETTINGS["pod_tolerations"], readyReplicas=1),
+        "pods": [lone, {**lone, "node": "b"}],
+        "provisioner": None,
+    }
+    wanted = {**CLUSTER_WANTED, "lost": ["b"]}
+    assert checks.cluster_differences(cluster(**changes), wanted) == []
+    assert checks.cluster_differences(cluster(**changes), CLUSTER_WANTED) != []
+    [told] = checks.cluster_differences(cluster(**(changes | {"pods": [{**lone, "node": "b"}]})), wanted)
+    assert told["key"] == "nodes that run CoreDNS"
+
+
 def test_pending_work_is_found_in_documents_and_in_processes(node: Node) -> None:
     live = cluster()
     nodes = {
