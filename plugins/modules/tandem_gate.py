@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -18,6 +20,8 @@ description:
     snapshot is ready again with the same UID and restart count (one that was deleted meanwhile is left out, one that
     was evicted fails), and each Service still has its endpoints elsewhere. Restarts of kube-controller-manager and
     kube-scheduler do not count, for both end by themselves when they could not renew their Lease in time.
+  - With C(leaders), waits also until those programs lead, and have led long enough to stay. Healthy on its own port is
+    also one that only waits for the lead, and none is replaced when a node is lost while nobody leads.
 options:
   kubeconfig:
     description: Path of the kubeconfig.
@@ -36,6 +40,11 @@ options:
     description: What C(state=snapshot) returned.
     type: dict
     default: {}
+  leaders:
+    description: Programs of the control plane that have to lead, whichever node's it is.
+    type: list
+    elements: str
+    default: []
   timeout_seconds:
     description: How long to wait.
     type: int
@@ -59,6 +68,34 @@ snapshot:
 POLL_SECONDS = 0.5
 LEADER_ELECTED = {"kube-controller-manager", "kube-scheduler"}
 """kubeadm's labels (C(component)) of what ends by itself when the API server was slow: no kubelet's doing."""
+LED_SECONDS = 12.0
+"""How long a leader has to have led. kube-controller-manager ends when the API server is not healthy within 10 s of its
+lead (WaitForAPIServer in cmd/kube-controller-manager/app/controllermanager.go); the rest is for one renewal."""
+
+
+def led_seconds(lease: Mapping[str, Any]) -> float:
+    """How long the holder of a Lease has held it, by its own clock; 0 without a holder."""
+    spec = lease["spec"]
+    if not spec.get("holderIdentity"):
+        return 0.0
+    acquired, renewed = (datetime.fromisoformat(spec[name]) for name in ("acquireTime", "renewTime"))
+    return (renewed - acquired).total_seconds()
+
+
+def without_lead(first: Mapping[str, str], leases: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which programs do not lead, as sentences.
+
+    Args:
+        first: program to C(renewTime) as the wait began.
+        leases: program to its Lease now.
+    """
+    found = []
+    for program, lease in leases.items():
+        if lease["spec"].get("renewTime") == first[program]:
+            found.append(f"{program}: nobody has renewed its lead since {first[program] or 'ever'}")
+        elif led_seconds(lease) < LED_SECONDS:
+            found.append(f"{program}: {lease['spec'].get('holderIdentity')} leads since {led_seconds(lease):.0f} s")
+    return found
 
 
 def ready(conditions: list[dict[str, Any]]) -> bool:
@@ -162,6 +199,7 @@ def main() -> None:
             "node": {"type": "str", "required": True},
             "state": {"type": "str", "choices": ["snapshot", "healthy"], "required": True},
             "snapshot": {"type": "dict", "default": {}},
+            "leaders": {"type": "list", "elements": "str", "default": []},
             "timeout_seconds": {"type": "int", "default": 180},
         },
         supports_check_mode=True,
@@ -181,6 +219,12 @@ def main() -> None:
         lease = get(f"/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{node}")
         return str(lease["spec"].get("renewTime", ""))
 
+    def leases() -> dict[str, dict[str, Any]]:
+        """One that does not exist is of a program that leads without election."""
+        folder = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+        found = {program: kube.find(f"{folder}/{program}") for program in module.params["leaders"]}
+        return {program: lease for program, lease in found.items() if lease is not None}
+
     if module.params["state"] == "snapshot":
         try:
             taken = {"pods": pods_of(pods(), node), "services": services()}
@@ -192,14 +236,19 @@ def main() -> None:
 
     deadline = time.monotonic() + module.params["timeout_seconds"]
     first, problems = None, ["the API did not answer"]
+    led: dict[str, str] | None = None
     evicted: set[str] = set()
     while time.monotonic() < deadline:
         try:
             first = heartbeat() if first is None else first
+            if led is None:
+                led = {program: str(lease["spec"].get("renewTime", "")) for program, lease in leases().items()}
             state = ready(get(f"/api/v1/nodes/{node}")["status"]["conditions"])
             now = pods()
             evicted |= evicted_from(now, node) & set(module.params["snapshot"].get("pods", {}))
             problems = missing(module.params["snapshot"], state, first, heartbeat(), now, services(), node, evicted)
+            now_leading = {program: lease for program, lease in leases().items() if program in led}
+            problems += without_lead(led, now_leading)
         except KubeError as error:
             problems = [f"the API did not answer: {error}"]
         if not problems:

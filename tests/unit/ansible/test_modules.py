@@ -329,3 +329,21 @@ def test_an_api_server_that_comes_back_is_waited_for(fails: int, seconds: int, l
     assert len(tries) == looks
     assert found["reachable"] == (fails < looks)
     assert found.get("error", "away") == "away"
+
+
+def test_a_program_leads_when_its_lead_is_renewed_and_not_brand_new() -> None:
+    def lease(acquired: str, renewed: str, holder: str = "cp1_1") -> dict[str, Any]:
+        times = {"acquireTime": f"2026-11-24T03:{acquired}.000000Z", "renewTime": f"2026-11-24T03:{renewed}.000000Z"}
+        return {"spec": {"holderIdentity": holder, **times}}
+
+    old = lease("00:00", "07:00")
+    first = {"kube-controller-manager": old["spec"]["renewTime"]}
+
+    def told(now: dict[str, Any]) -> list[str]:
+        return tandem_gate.without_lead(first, {"kube-controller-manager": now})
+
+    assert "nobody has renewed its lead since 2026-11-24T03:07:00" in told(old)[0]
+    assert told(lease("00:00", "07:02")) == []
+    assert told(lease("07:06", "07:16"))[0].endswith("cp1_1 leads since 10 s")
+    assert told(lease("07:06", "07:18")) == []
+    assert told({"spec": {"holderIdentity": "", "renewTime": "2026-11-24T03:07:20Z"}}) != []
