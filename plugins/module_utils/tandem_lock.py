@@ -6,6 +6,7 @@ ends, by whatever cause, the keeper gives the Lease back at once; when the whole
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import getpass
 import json
@@ -122,18 +123,26 @@ def acquire(api: Api, identity: str, clock: Clock = Clock()) -> None:
 def _outlived(api: Api, seen: dict[str, Any], clock: Clock) -> dict[str, Any] | None:
     """The Lease once it has not been renewed for its whole duration.
 
+    Whoever takes it meanwhile is watched in its turn: that may be a task of a run that was killed, too.
+
     Raises:
         LockError: its holder lives.
     """
-    until = clock.monotonic() + float(seen["spec"].get("leaseDurationSeconds") or DURATION_SECONDS)
+    until = _expires(seen, clock)
     while clock.monotonic() < until:
         clock.sleep(1.0)
         now = api.find(f"{PATH}/{NAME}")
-        if not holder(now):
+        if now is None or not holder(now):
             return now
-        if now is not None and now["spec"].get("renewTime") != seen["spec"].get("renewTime"):
+        if holder(now) != holder(seen):
+            seen, until = now, _expires(now, clock)
+        elif now["spec"].get("renewTime") != seen["spec"].get("renewTime"):
             raise LockError(_refusal(now))
     return seen
+
+
+def _expires(lease: dict[str, Any], clock: Clock) -> float:
+    return clock.monotonic() + float(lease["spec"].get("leaseDurationSeconds") or DURATION_SECONDS)
 
 
 def _refusal(lease: dict[str, Any] | None) -> str:
@@ -234,7 +243,13 @@ def hold(api: Api, kubeconfig: str, owner: int) -> str:
     """
     identity = f"{getpass.getuser()}@{socket.gethostname()}, process {owner}"
     acquire(api, identity)
-    start_keeper(kubeconfig, identity, owner)
+    try:
+        start_keeper(kubeconfig, identity, owner)
+    except LockError:
+        # The owner was killed while its task waited for the lock, most likely: nobody would give it back.
+        with contextlib.suppress(KubeError):
+            release(api, identity)
+        raise
     return identity
 
 

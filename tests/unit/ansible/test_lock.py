@@ -124,6 +124,35 @@ def test_a_holder_that_gives_it_back_while_we_look_lets_us_in() -> None:
     assert spec(cluster)["holderIdentity"] == OURS
 
 
+def test_one_that_takes_it_before_us_and_is_gone_is_waited_out_too() -> None:
+    """A task of a killed run waits for the lock as we do, gets it, and nobody renews it."""
+    cluster, moment = Cluster(held("killed")), Time()
+
+    def is_taken() -> None:
+        if moment.now == 1005:
+            cluster.lease, cluster.version = held(THEIRS, at=1005), cluster.version + 1
+
+    moment.each_second = is_taken
+    lock.acquire(cluster, OURS, moment.clock)
+    assert spec(cluster)["holderIdentity"] == OURS
+    assert 35 <= moment.now - 1000 <= 36
+
+
+def test_one_that_takes_it_before_us_and_lives_refuses_us() -> None:
+    cluster, moment = Cluster(held("killed")), Time()
+
+    def is_taken() -> None:
+        if moment.now == 1005:
+            cluster.lease, cluster.version = held(THEIRS, at=1005), cluster.version + 1
+        if moment.now == 1010:
+            lock.renew(cluster, THEIRS, moment.clock)
+
+    moment.each_second = is_taken
+    with pytest.raises(lock.LockError, match=THEIRS):
+        lock.acquire(cluster, OURS, moment.clock)
+    assert moment.now == 1010
+
+
 @pytest.mark.parametrize("before", [None, held("")], ids=["none", "free"])
 def test_of_two_that_take_it_at_once_one_wins(before: dict[str, Any] | None) -> None:
     cluster, moment = Cluster(before), Time()
@@ -208,6 +237,14 @@ def test_a_keeper_without_an_owner_does_not_start() -> None:
     process.wait()
     with pytest.raises(lock.LockError, match="did not start"):
         lock.start_keeper("nowhere", OURS, process.pid)
+
+
+def test_a_lock_that_nobody_would_keep_is_given_back() -> None:
+    process, cluster = subprocess.Popen([sys.executable, "-c", ""]), Cluster()
+    process.wait()
+    with pytest.raises(lock.LockError, match="did not start"):
+        lock.hold(cluster, "nowhere", process.pid)
+    assert spec(cluster)["holderIdentity"] == ""
 
 
 ORPHAN = """
