@@ -5,6 +5,7 @@ One seed here, for every run of the tests, and the shortest way back; ten in `te
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
 import subprocess
@@ -20,6 +21,7 @@ from tests.testinfra.playbooks import ROOT, TIMEOUT_SECONDS, command, killed_aft
 SEED = int(os.environ.get("TANDEM_KILL_SEED", "0"))
 SERVED = ("kubernetes", "kube-dns")
 """Services that every cluster has: their ready endpoints say that it serves."""
+LED_SECONDS = 12.0
 
 pytestmark = [pytest.mark.lab, pytest.mark.disruptive, pytest.mark.timeout(2 * TIMEOUT_SECONDS)]
 
@@ -68,6 +70,30 @@ def serves(kube: Kube) -> None:
         time.sleep(1)
 
 
+def led(kube: Kube, program: str) -> bool:
+    """Whether a program leads, and has led for longer than one needs to give up that finds the API server unhealthy."""
+    path = f"/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/{program}"
+    try:
+        before = kube.get(path)["spec"]
+        time.sleep(5)
+        now = kube.get(path)["spec"]
+    except KubeError:
+        return False
+    acquired, renewed = (datetime.datetime.fromisoformat(now[name]) for name in ("acquireTime", "renewTime"))
+    return now["renewTime"] != before["renewTime"] and (renewed - acquired).total_seconds() >= LED_SECONDS
+
+
+def leads(kube: Kube) -> None:
+    """See that the control plane's programs lead: without them nothing is made, and nothing fails over.
+
+    One that has ended several times is started again after up to 300 s.
+    """
+    until = time.monotonic() + 420
+    for program in ("kube-controller-manager", "kube-scheduler"):
+        while not led(kube, program):
+            assert time.monotonic() < until, f"{program} does not lead"
+
+
 def safe(kube: Kube, kubeconfig: Path) -> None:
     """See that the cluster serves, and that what is in force at this moment has no error."""
     serves(kube)
@@ -84,3 +110,4 @@ def test_killed_at_a_random_moment(kube: Kube, kubeconfig_folder: Path, profile:
     again = run("tune", profile)
     assert "changed=0" in told(again)
     safe(kube, kubeconfig_folder / "admin.conf")
+    leads(kube)
