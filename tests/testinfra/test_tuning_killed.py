@@ -22,6 +22,7 @@ SEED = int(os.environ.get("TANDEM_KILL_SEED", "0"))
 SERVED = ("kubernetes", "kube-dns")
 """Services that every cluster has: their ready endpoints say that it serves."""
 LED_SECONDS = 12.0
+"""As `plugins/modules/tandem_gate.py` has it, with the source of the number."""
 
 pytestmark = [pytest.mark.lab, pytest.mark.disruptive, pytest.mark.timeout(2 * TIMEOUT_SECONDS)]
 
